@@ -1,0 +1,42 @@
+"""What can execute a lane, one backend a file."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from engine.event import Event
+from engine.part import Part
+from engine.plan import Plan
+
+Emit = Callable[[Event], None]
+
+
+class Session:
+    """A loaded lane inside a worker. It emits events and keeps what is expensive warm between turns."""
+
+    def prepare(self, plan: Plan, workload: Any, emit: Emit) -> None:
+        """Fetch, load, compile: everything that is paid once. Raises Refusal for bad input."""
+
+    def run(self, plan: Plan, workload: Any, emit: Emit) -> None:
+        """Generate for the whole workload, emitting Request and Step events. Raises Refusal for bad input."""
+        raise AttributeError(f"{type(self).__name__} does not run")
+
+    def memory(self) -> dict[str, int | None]:
+        """Bytes of `weights` and `kv` now, from the tensors themselves."""
+        return {}
+
+    def effective(self) -> dict[str, Any]:
+        """What really ran, read back from the loaded modules."""
+        return {}
+
+
+class Backend(Part):
+    """Base of all backends; `open` is called inside the worker and is the only place that may import torch."""
+
+    group: ClassVar[str] = "backend"
+    needs_model: ClassVar[bool] = True
+
+    def settle(self, plan: Plan) -> None:
+        """Put this backend's own knobs into the plan."""
+
+    def open(self) -> Session:
+        raise AttributeError(f"{type(self).__name__} does not open")

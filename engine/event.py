@@ -1,0 +1,118 @@
+"""The spine: what an engine says while it works, one event per engine step."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stage begins or advances: import, fetch, load, compile, warmup, run. `done` of `total` in `unit`."""
+
+    t: float
+    name: str
+    done: float | None = None
+    total: float | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request enters the engine with `prompt_tokens` tokens: its TTFT counts from here."""
+
+    t: float
+    request: int
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One engine step: the tokens that each of `requests` received and how their text continues.
+
+    `requests`, `tokens` and `text` run in parallel; `text` holds one piece per token. `cached` is the length
+    of the KV cache in tokens, `drafted` and `accepted` count the speculated tokens of this step.
+    """
+
+    t: float
+    requests: tuple[int, ...]
+    tokens: tuple[tuple[int, ...], ...]
+    text: tuple[tuple[str, ...], ...] = ()
+    cached: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes in use; None is unknown. On CUDA `allocated`, `reserved` (by torch) and `device` (whole GPU)."""
+
+    t: float
+    weights: int | None = None
+    kv: int | None = None
+    rss: int | None = None
+    peak: int | None = None
+    allocated: int | None = None
+    reserved: int | None = None
+    device: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The turn ended well. `effective` is read back from what really ran."""
+
+    t: float
+    effective: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The turn ended badly: a sentence and a hint."""
+
+    t: float
+    why: str
+    hint: str = ""
+    status: Literal["failed", "refused", "cancelled"] = "failed"
+
+
+Event = Phase | Request | Step | Memory | Finished | Failed
+TERMINAL = (Finished, Failed)
+KINDS: dict[str, type] = {
+    kind.__name__.lower(): kind for kind in (Phase, Request, Step, Memory, Finished, Failed)
+}
+
+
+def to_dict(event: Event) -> dict[str, Any]:
+    """A JSON-ready dict; keys that hold their default are left out."""
+    full = {key: value for key, value in asdict(event).items() if value not in (None, "", (), {})}
+    return {"kind": type(event).__name__.lower(), **full}
+
+
+def from_dict(data: dict[str, Any]) -> Event:
+    """The inverse of `to_dict`. Raises KeyError for an unknown kind."""
+    values = {key: _tuples(value) for key, value in data.items() if key != "kind"}
+    return KINDS[data["kind"]](**values)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An event with its place in an experiment: which lane, which round (None while the lane prepares)."""
+
+    lane: int
+    round: int | None
+    event: Event
+
+    def line(self) -> str:
+        """One JSON line."""
+        return json.dumps(
+            {"lane": self.lane, "round": self.round, **to_dict(self.event)}, separators=(",", ":")
+        )
+
+    @classmethod
+    def parse(cls, line: str) -> "Record":
+        """The inverse of `line`."""
+        data = json.loads(line)
+        return cls(data.pop("lane"), data.pop("round"), from_dict(data))

@@ -1,0 +1,37 @@
+"""Several prompts in one step."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from engine.optimizations import Optimization
+from engine.plan import Plan
+
+
+class Batching(Optimization):
+    """Answer several prompts at once, so that each weight is read once for all of them.
+
+    At batch 1 the processor waits for weights. A batch multiplies each weight with several tokens once it is
+    there, so the total of tokens per second grows almost with the batch, until arithmetic becomes the limit.
+    Each single request gets a little slower, and with a static batch everybody waits for the longest.
+    Shorter prompts are padded on the left. It needs as many prompts as the batch is large.
+    Source: Orca, OSDI 2022, section 2.
+    """
+
+    title: ClassVar[str] = "Static batching"
+    group: ClassVar[str] = "parallelism"
+    moves: ClassVar[dict[str, str]] = {"output_tok_per_s": "up", "tpot_ms": "up"}
+    reasons: ClassVar[dict[str, str]] = {
+        "faster": "each weight is read once for the whole batch",
+        "same": "with one prompt there is nothing to batch",
+    }
+
+    size: int = Field(4, ge=2, le=64, title="Batch size", description="Prompts that share one step.")
+
+    def on_transformers(self, plan: Plan) -> None:
+        plan.batch = self.size
+
+    on_generate = on_transformers
+
+    def badge(self) -> str:
+        return f"batch {self.size}"
