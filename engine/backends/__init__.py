@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from engine.event import Event
+from engine.event import Event, Step
 from engine.part import Part
 from engine.plan import Plan
 
@@ -19,6 +19,10 @@ class Session:
     def run(self, plan: Plan, workload: Any, emit: Emit) -> None:
         """Generate for the whole workload, emitting Request and Step events. Raises Refusal for bad input."""
         raise AttributeError(f"{type(self).__name__} does not run")
+
+    def say(self, step: Step) -> Step:
+        """Put the text pieces into a step; called in the sender's thread, away from the timed one."""
+        return step
 
     def memory(self) -> dict[str, int | None]:
         """Bytes of `weights` and `kv` now, from the tensors themselves."""

@@ -1,0 +1,127 @@
+"""What this machine is: processor, memory, GPUs, compiler and library versions, found without importing torch."""
+
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PACKAGES = ("torch", "transformers", "bitsandbytes", "accelerate", "gradio", "plotly", "pandas")
+INSTRUCTIONS = (
+    ("avx2", "f16c", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "amx_bf16", "amx_int8")
+    + ("asimd", "bf16", "i8mm", "sve")
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU; `capability` is the compute capability, for instance 9.0."""
+
+    name: str
+    memory_bytes: int
+    capability: str
+    driver: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A fingerprint that every result carries. `gpus` holds only those that the installed torch can use."""
+
+    system: str
+    processor: str
+    cores: int
+    memory_bytes: int
+    instructions: tuple[str, ...]
+    gpus: tuple[Gpu, ...]
+    compiler: str | None
+    python: str
+    packages: dict[str, str | None]
+
+    def summary(self) -> str:
+        """One line for a header."""
+        if self.gpus:
+            return f"{self.gpus[0].name} · {self.gpus[0].memory_bytes / 2**30:.0f} GiB"
+        cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
+        return f"{self.processor} · {cores} · {self.memory_bytes / 2**30:.0f} GiB"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@cache
+def machine() -> Machine:
+    """Look once; takes some 50 ms."""
+    packages = {name: _version(name) for name in PACKAGES}
+    return Machine(
+        system=f"{platform.system()} {platform.release()}",
+        processor=_processor(),
+        cores=_cores(),
+        memory_bytes=_memory(),
+        instructions=_instructions(),
+        gpus=() if "+cpu" in (packages["torch"] or "+cpu") else _gpus(),
+        compiler=shutil.which(os.environ.get("CXX", "g++")) and os.environ.get("CXX", "g++"),
+        python=platform.python_version(),
+        packages=packages,
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpuinfo(key: str) -> str:
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text().splitlines() if path.exists() else ():
+        if line.lower().startswith(key):
+            return line.partition(":")[2].strip()
+    return ""
+
+
+def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _instructions() -> tuple[str, ...]:
+    flags = set((_cpuinfo("flags") or _cpuinfo("features")).split())
+    return tuple(name for name in INSTRUCTIONS if name in flags)
+
+
+def _cgroup(name: str) -> str:
+    """A container may own less than the machine has."""
+    path = Path("/sys/fs/cgroup") / name
+    return path.read_text().split()[0] if path.exists() else "max"
+
+
+def _cores() -> int:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup("cpu.max")
+    return available if quota == "max" else max(1, min(available, round(int(quota) / 100_000)))
+
+
+def _memory() -> int:
+    total, limit = psutil.virtual_memory().total, _cgroup("memory.max")
+    return total if limit == "max" else min(total, int(limit))
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    if not shutil.which("nvidia-smi"):
+        return ()
+    query = "--query-gpu=name,memory.total,compute_cap,driver_version"
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", query, "--format=csv,noheader,nounits"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (subprocess.SubprocessError, OSError):
+        return ()
+    rows = (line.split(", ") for line in answer.stdout.strip().splitlines())
+    return tuple(Gpu(name, int(float(mib)) * 2**20, cap, driver) for name, mib, cap, driver in rows)

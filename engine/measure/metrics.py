@@ -1,0 +1,136 @@
+"""The table of metrics: name, unit, which way is better, and how to read it from a timeline."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from engine.measure.timeline import Timeline
+
+MIN_P99_SAMPLES = 100
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the table. `read` returns None where the timeline does not say."""
+
+    name: str
+    title: str
+    unit: str
+    better: Literal["higher", "lower"]
+    definition: str
+    read: Callable[[Timeline], float | None]
+
+
+def ttft_ms(line: Timeline) -> float | None:
+    """Request start to first token, median over the turn's requests, in milliseconds."""
+    return _median((r.arrivals[0] - r.start) * 1000 for r in line.requests.values() if r.arrivals)
+
+
+def tpot_ms(line: Timeline) -> float | None:
+    """(last token - first token) / (n - 1) for each request, median over requests, in milliseconds."""
+    return _median(
+        (r.arrivals[-1] - r.arrivals[0]) * 1000 / (len(r.arrivals) - 1)
+        for r in line.requests.values()
+        if len(r.arrivals) > 1
+    )
+
+
+def itl_ms(line: Timeline) -> list[float]:
+    """Every gap between consecutive tokens of a request, in milliseconds, pooled over requests."""
+    return [
+        (later - earlier) * 1000
+        for r in line.requests.values()
+        for earlier, later in zip(r.arrivals, r.arrivals[1:], strict=False)
+    ]
+
+
+def e2e_ms(line: Timeline) -> float | None:
+    """Request start to last token, median over requests, in milliseconds."""
+    return _median((r.arrivals[-1] - r.start) * 1000 for r in line.requests.values() if r.arrivals)
+
+
+def output_tok_per_s(line: Timeline) -> float | None:
+    """All output tokens divided by the wall time from the first request's start to the last token."""
+    if line.last is None or line.started is None or line.last <= line.started:
+        return None
+    return line.output_tokens / (line.last - line.started)
+
+
+def prefill_tok_per_s(line: Timeline) -> float | None:
+    """Prompt tokens divided by TTFT, median over requests."""
+    return _median(
+        r.prompt_tokens / (r.arrivals[0] - r.start)
+        for r in line.requests.values()
+        if r.arrivals and r.arrivals[0] > r.start
+    )
+
+
+def acceptance(line: Timeline) -> float | None:
+    """Output tokens in each engine step and request after the first token: 1 without speculation."""
+    steps = sum(len(r.steps) - 1 for r in line.requests.values() if r.steps)
+    tokens = sum(len(r.tokens) - 1 for r in line.requests.values() if r.tokens)
+    return tokens / steps if steps and line.drafted else None
+
+
+def percentile(values: Iterable[float], share: float) -> float | None:
+    """Linear interpolation between closest ranks; None without values, or for p99 from fewer than 100."""
+    ordered = sorted(values)
+    if not ordered or (share >= 0.99 and len(ordered) < MIN_P99_SAMPLES):
+        return None
+    place = (len(ordered) - 1) * share
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _median(values: Iterable[float]) -> float | None:
+    values = list(values)
+    return median(values) if values else None
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "output_tok_per_s",
+            "Tokens per second",
+            "tok/s",
+            "higher",
+            "All output tokens divided by the time from the first request's start to the last token.",
+            output_tok_per_s,
+        ),
+        Metric(
+            "ttft_ms",
+            "First token (TTFT)",
+            "ms",
+            "lower",
+            "Time to first token: from the request's start until its first token.",
+            ttft_ms,
+        ),
+        Metric(
+            "tpot_ms",
+            "Time per token (TPOT)",
+            "ms",
+            "lower",
+            "Time per output token after the first: (last token - first token) / (n - 1).",
+            tpot_ms,
+        ),
+        Metric(
+            "e2e_ms",
+            "Whole answer (E2E)",
+            "ms",
+            "lower",
+            "End-to-end latency: from the request's start until its last token.",
+            e2e_ms,
+        ),
+        Metric(
+            "prefill_tok_per_s",
+            "Prompt reading (prefill)",
+            "tok/s",
+            "higher",
+            "Prompt tokens divided by the time to first token.",
+            prefill_tok_per_s,
+        ),
+    )
+}

@@ -1,0 +1,174 @@
+"""Result: the JSON contract of a run, folded from its records."""
+
+from collections.abc import Iterable
+from statistics import median
+from typing import Any
+
+from engine.event import Failed, Record
+from engine.measure.metrics import METRICS, acceptance, itl_ms, percentile
+from engine.measure.timeline import Timeline
+from engine.measure.verdict import Verdict, judge
+from engine.spec import Experiment
+
+SCHEMA = 1
+COSTS = ("import_s", "fetch_s", "load_s", "compile_s", "warmup_s")
+
+
+class LaneFold:
+    """One lane's timelines: its preparation, and one for each round."""
+
+    def __init__(self) -> None:
+        self.prepare = Timeline()
+        self.rounds: dict[int, Timeline] = {}
+
+    def see(self, record: Record) -> None:
+        line = self.prepare if record.round is None else self.rounds.setdefault(record.round, Timeline())
+        line.see(record.event)
+
+    @property
+    def finished(self) -> dict[int, Timeline]:
+        """The rounds that ended well."""
+        return {n: line for n, line in self.rounds.items() if line.end and not isinstance(line.end, Failed)}
+
+    @property
+    def failure(self) -> Failed | None:
+        ends = [self.prepare.end, *(line.end for line in self.rounds.values())]
+        return next((end for end in ends if isinstance(end, Failed)), None)
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """What really ran: the newest report wins, since a cache exists only after the first turn."""
+        ends = [self.prepare.end, *(line.end for line in self.rounds.values())]
+        return next((end.effective for end in reversed(ends) if getattr(end, "effective", None)), {})
+
+
+def fold(experiment: Experiment, records: Iterable[Record]) -> list[LaneFold]:
+    lanes = [LaneFold() for _ in experiment.lanes]
+    for record in records:
+        lanes[record.lane].see(record)
+    return lanes
+
+
+def result(experiment: Experiment, machine: dict[str, Any], records: Iterable[Record]) -> dict[str, Any]:
+    """The object that `--json` writes and the page shows. Unknown is None."""
+    folds = fold(experiment, records)
+    names = list(experiment.lanes)
+    lanes = [_lane(experiment, name, fold, folds[0]) for name, fold in zip(names, folds, strict=True)]
+    verdicts = [
+        verdict
+        for name, fold in zip(names[1:], folds[1:], strict=True)
+        for verdict in _verdicts(experiment, name, fold, folds[0])
+    ]
+    return {
+        "schema": SCHEMA,
+        "experiment": experiment.to_dict(),
+        "machine": machine,
+        "lanes": lanes,
+        "verdicts": [vars(verdict) for verdict in verdicts],
+    }
+
+
+def _lane(experiment: Experiment, name: str, fold: LaneFold, reference: LaneFold) -> dict[str, Any]:
+    rounds = fold.finished
+    failure = fold.failure
+    complete = len(rounds) == experiment.rounds
+    newest = rounds[max(rounds)] if rounds else None
+    effective = dict(fold.effective)
+    costs = effective.pop("costs", {})
+    return {
+        "name": name,
+        "lane": experiment.lanes[name].model_dump(mode="json"),
+        "effective": effective,
+        "status": "finished" if complete else failure.status if failure else "cancelled",
+        "why": failure.why if failure else None,
+        "hint": failure.hint if failure else None,
+        "phases": {cost: costs.get(cost) for cost in COSTS},
+        "rounds": [_round(line) for _, line in sorted(rounds.items())],
+        "metrics": _metrics(list(rounds.values())),
+        "memory": _memory(fold),
+        "tokens": [line.tokens for _, line in sorted(newest.requests.items())] if newest else [],
+        "text": [newest.text(request) for request in sorted(newest.requests)] if newest else [],
+        "equality": _equality(experiment, fold, reference),
+    }
+
+
+def _round(line: Timeline) -> dict[str, Any]:
+    return {
+        **{name: metric.read(line) for name, metric in METRICS.items()},
+        "itl_ms": itl_ms(line),
+        "output_tokens": line.output_tokens,
+        "steps": line.steps,
+        "drafted": line.drafted,
+        "accepted": line.accepted,
+        "tokens_per_step": acceptance(line),
+    }
+
+
+def _metrics(lines: list[Timeline]) -> dict[str, float | None]:
+    values = {name: [v for line in lines if (v := metric.read(line)) is not None] for name, metric in METRICS.items()}
+    gaps = [gap for line in lines for gap in itl_ms(line)]
+    return {
+        **{name: median(found) if found else None for name, found in values.items()},
+        "output_tokens": median(line.output_tokens for line in lines) if lines else None,
+        "itl_p50_ms": percentile(gaps, 0.5),
+        "itl_p90_ms": percentile(gaps, 0.9),
+        "itl_p99_ms": percentile(gaps, 0.99),
+    }
+
+
+def _memory(fold: LaneFold) -> dict[str, int | None]:
+    samples = [memory for line in (fold.prepare, *fold.rounds.values()) for memory in line.memory]
+    names = ("weights", "kv", "peak", "rss", "allocated", "reserved", "device")
+    return {f"{name}_bytes": max((v for s in samples if (v := getattr(s, name))), default=None) for name in names}
+
+
+def _equality(experiment: Experiment, fold: LaneFold, reference: LaneFold) -> dict[str, Any]:
+    """Greedy tokens against the first lane's, request by request; None where there is nothing to compare."""
+    first = next(iter(experiment.lanes))
+    unknown = {"reference": first, "identical": None, "first_divergence": None, "request": None}
+    if experiment.workload.temperature > 0 or not fold.finished or not reference.finished:
+        return unknown
+    mine, other = (f.finished[max(f.finished)].requests for f in (fold, reference))
+    for request in sorted(other):
+        ours, theirs = mine[request].tokens, other[request].tokens
+        if ours != theirs:
+            pairs = zip(ours, theirs, strict=False)
+            place = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
+            return {**unknown, "identical": False, "first_divergence": place, "request": request}
+    return {**unknown, "identical": True}
+
+
+def _verdicts(experiment: Experiment, name: str, fold: LaneFold, reference: LaneFold) -> list[Verdict]:
+    over = next(iter(experiment.lanes))
+    mine, other = fold.finished, reference.finished
+    verdicts = []
+    for metric in METRICS.values():
+        both = [(metric.read(mine[n]), metric.read(other[n])) for n in sorted(mine.keys() & other.keys())]
+        pairs = [(a, b) for a, b in both if a and b]
+        verdicts.append(judge(name, over, metric, pairs))
+    if verdicts and verdicts[0].pairs:
+        because = _because(experiment, name, verdicts[0], _equality(experiment, fold, reference))
+        verdicts[0] = Verdict(**{**vars(verdicts[0]), "sentence": verdicts[0].sentence + because})
+    return verdicts
+
+
+def _because(experiment: Experiment, name: str, verdict: Verdict, equality: dict[str, Any]) -> str:
+    """The likely reasons, in the words of the optimizations in which the two lanes differ, and the text's fate."""
+    mine, other = experiment.lanes[name], experiment.lanes[verdict.over]
+    word = verdict.word
+    if word == "cannot tell" and verdict.ratio:
+        word = "faster" if verdict.ratio > 1.1 else "slower" if verdict.ratio < 0.9 else word
+    differ = [opt for key, opt in mine.in_effect().items() if other.in_effect().get(key) != opt]
+    dropped = [opt for key, opt in other.in_effect().items() if key not in mine.in_effect()]
+    opposite = {"faster": "slower", "slower": "faster"}.get(word, word)
+    reasons = [opt.reasons[word] for opt in differ if word in opt.reasons]
+    reasons += [opt.reasons[opposite] for opt in dropped if opposite in opt.reasons]
+    simulated = "simulated" in (mine.backend.name(), other.backend.name())
+    text = f" Likely because {', and '.join(dict.fromkeys(reasons))}." if reasons and not simulated else ""
+    if simulated:
+        text += " Simulated: these figures come from a timetable, not from a model."
+    if equality["identical"] is True:
+        text += " Both wrote the same text."
+    elif equality["identical"] is False:
+        text += f" Their texts part at token {equality['first_divergence'] + 1}."
+    return text

@@ -1,0 +1,99 @@
+"""Verdict: one of four words and a sentence, from paired rounds."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+from typing import Literal
+
+from scipy.special import stdtrit
+
+from engine.measure.metrics import Metric
+
+MIN_PAIRS = 6
+SAME = 0.02
+CONFIDENCE = 0.95
+
+Word = Literal["faster", "slower", "same", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`ratio` is the metric of `lane` divided by that of `over`; `low` and `high` bound it with 95 % confidence."""
+
+    lane: str
+    over: str
+    metric: str
+    ratio: float | None
+    low: float | None
+    high: float | None
+    pairs: int
+    word: Word
+    sentence: str
+
+
+def interval(ratios: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Geometric mean of paired ratios and its 95 % interval by Student-t on their logarithms.
+
+    The interval is None with fewer than two pairs. Source: Kalibera & Jones 2013, ISMM (effect-size intervals).
+    """
+    logs = [math.log(ratio) for ratio in ratios]
+    centre = fmean(logs)
+    if len(logs) < 2:
+        return math.exp(centre), None, None
+    half = float(stdtrit(len(logs) - 1, (1 + CONFIDENCE) / 2)) * stdev(logs) / math.sqrt(len(logs))
+    return math.exp(centre), math.exp(centre - half), math.exp(centre + half)
+
+
+def word_for(low: float | None, high: float | None, pairs: int, better: str) -> Word:
+    """Same inside ±2 %, otherwise a direction if the interval excludes 1; never with fewer than six pairs."""
+    if pairs < MIN_PAIRS or low is None or high is None:
+        return "cannot tell"
+    if low > 1 - SAME and high < 1 + SAME:
+        return "same"
+    if low > 1:
+        return "faster" if better == "higher" else "slower"
+    if high < 1:
+        return "slower" if better == "higher" else "faster"
+    return "cannot tell"
+
+
+def judge(lane: str, over: str, metric: Metric, pairs: Sequence[tuple[float, float]], because: str = "") -> Verdict:
+    """Compare `lane` with `over` on pairs of (lane's value, over's value) from the same round."""
+    if not pairs:
+        text = f"Lane {lane} and lane {over} have no round in common, so there is nothing to compare."
+        return Verdict(lane, over, metric.name, None, None, None, 0, "cannot tell", text)
+    ratio, low, high = interval([mine / other for mine, other in pairs])
+    word = word_for(low, high, len(pairs), metric.better)
+    mine, other = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
+    text = _sentence(lane, over, metric, (ratio, low, high), (mine, other), len(pairs), word)
+    return Verdict(lane, over, metric.name, ratio, low, high, len(pairs), word, text + (because and f" {because}"))
+
+
+def _sentence(
+    lane: str,
+    over: str,
+    metric: Metric,
+    estimate: tuple[float, float | None, float | None],
+    values: tuple[float, float],
+    pairs: int,
+    word: Word,
+) -> str:
+    speeds = [None if x is None else x if metric.better == "higher" else 1 / x for x in estimate]
+    speed, bounds = speeds[0], sorted(bound for bound in speeds[1:] if bound is not None)
+    figures = f"{values[0]:.3g} against {values[1]:.3g} {metric.unit}"
+    spread = f"; 95 % interval {bounds[0]:.2f}× to {bounds[1]:.2f}×" if bounds else ""
+    counted = "1 pair" if pairs == 1 else f"{pairs} pairs"
+    evidence = f"({figures}{spread}, {counted})"
+    if pairs < MIN_PAIRS:
+        return (
+            f"A quick look: lane {lane} went at {speed:.2f}× the speed of lane {over} {evidence}. "
+            f"Whether that is real takes at least {MIN_PAIRS} pairs."
+        )
+    if word == "same":
+        return f"Lane {lane} and lane {over} are equally fast, within {SAME:.0%} {evidence}."
+    if word == "cannot tell":
+        return f"The rounds scatter too much to tell lane {lane} from lane {over} {evidence}."
+    if word == "faster":
+        return f"Lane {lane} is {speed:.2f}× as fast as lane {over} {evidence}."
+    return f"Lane {lane} is slower than lane {over}, at {speed:.2f}× its speed {evidence}."

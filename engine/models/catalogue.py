@@ -1,0 +1,42 @@
+"""The models that Pitlane knows by a short id, with the facts of their architectures."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+EMBEDDED = "smollm2-135m"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One published model. `parameters` counts tied weights once, `context` is in tokens.
+
+    `architecture` holds the values of the model's config.json, enough to build it with random weights.
+    """
+
+    id: str
+    title: str
+    repo: str
+    parameters: int
+    licence: str
+    gated: bool
+    context: int
+    architecture: dict[str, Any] | None
+
+
+def _read() -> dict[str, Model]:
+    tables = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+    bases = tables.pop("_bases")
+    return {name: _model(name, table, bases) for name, table in tables.items()}
+
+
+def _model(name: str, table: dict[str, Any], bases: dict[str, Any]) -> Model:
+    architecture = {**bases[table.pop("base")], **table.pop("architecture")}
+    context = architecture["max_position_embeddings"]
+    return Model(
+        id=name, gated=table.pop("gated", False), context=context, architecture=architecture, **table
+    )
+
+
+MODELS: dict[str, Model] = _read()

@@ -1,0 +1,25 @@
+"""Presets: experiments that ask a question, read from presets/*.toml."""
+
+from functools import cache
+from pathlib import Path
+
+from engine.refusal import Refusal
+from engine.spec import Experiment
+
+FOLDER = Path(__file__).resolve().parents[1] / "presets"
+
+
+@cache
+def presets() -> dict[str, Experiment]:
+    """Every preset by its file's name."""
+    return {path.stem: Experiment.from_toml(path) for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def preset(name: str) -> Experiment:
+    """A preset by name, or an experiment from a TOML file. Raises Refusal with what exists."""
+    if name in presets():
+        return presets()[name]
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        return Experiment.from_toml(path)
+    raise Refusal(f"There is no preset {name}.", f"There are {', '.join(presets())}, or name a .toml file.")

@@ -1,0 +1,141 @@
+"""Child: the parent's handle on one worker process."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.event import TERMINAL, Event, Failed, Phase, from_dict
+
+ROOT = Path(__file__).resolve().parents[2]
+CANCEL_GRACE_S = 0.5
+SILENCE_S = {"import": 180.0, "fetch": 120.0, "load": 600.0, "compile": 3600.0, "warmup": 600.0, "run": 300.0}
+"""How long a worker may say nothing in each phase before it counts as hanging."""
+
+SECRETS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY")
+LIKELY_MEMORY = "Most likely the memory ran out: choose a smaller model, fewer bits or a smaller batch."
+
+
+class Child:
+    """One worker. Its pipe is always drained by a thread, so a slow reader here never slows a step there."""
+
+    def __init__(self, threads: int | None = None, silence: dict[str, float] | None = None):
+        self.silence = {**SILENCE_S, **(silence or {})}
+        self.log: deque[str] = deque(maxlen=60)
+        self.arrived: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self.usable = True
+        self.used = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "engine.run.worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            cwd=ROOT, env=_environment(threads), start_new_session=True, text=True, encoding="utf-8",
+        )  # fmt: skip
+        threading.Thread(target=self._drain, name="drain", daemon=True).start()
+        threading.Thread(target=self._keep_log, name="log", daemon=True).start()
+
+    def turn(self, command: dict[str, Any], cancelled: threading.Event) -> Iterator[Event]:
+        """Send a command and yield its events up to exactly one Finished or Failed."""
+        phase = "import" if command["do"] == "prepare" else "run"
+        self._send(command)
+        heard, asked = time.monotonic(), None
+        while True:
+            if cancelled.is_set() and asked is None:
+                asked = time.monotonic()
+                self._send({"do": "cancel"})
+            try:
+                event = self.arrived.get(timeout=0.05)
+            except queue.Empty:
+                if asked and time.monotonic() - asked > CANCEL_GRACE_S:
+                    yield self._end(Failed(time.perf_counter(), "Stopped.", "", "cancelled"))
+                    return
+                if time.monotonic() - heard > self.silence[phase]:
+                    yield self._end(self._hung(phase))
+                    return
+                continue
+            if event is None:
+                yield self._end(self._died(phase) if asked is None else Failed(time.perf_counter(), "Stopped.", "", "cancelled"))
+                return
+            heard = time.monotonic()
+            phase = event.name if isinstance(event, Phase) and event.name in self.silence else phase
+            if isinstance(event, TERMINAL):
+                self._judge(event, phase)
+                yield event
+                return
+            yield event
+
+    def kill(self) -> None:
+        """End the worker and everything it started."""
+        self.usable = False
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            try:
+                pipe.close()
+            except OSError:
+                pass
+
+    def _judge(self, end: Event, phase: str) -> None:
+        """A worker that failed is poisoned; one that refused bad input or stopped between steps is not."""
+        self.used = time.monotonic()
+        clean = not isinstance(end, Failed) or (end.status == "cancelled" and phase == "run")
+        if not clean:
+            self.kill()
+
+    def _end(self, failed: Failed) -> Failed:
+        self.kill()
+        return failed
+
+    def _send(self, command: dict[str, Any]) -> None:
+        try:
+            self.process.stdin.write(json.dumps(command) + "\n")
+            self.process.stdin.flush()
+        except (OSError, ValueError):
+            self.usable = False
+
+    def _drain(self) -> None:
+        for line in self.process.stdout:
+            self.arrived.put(from_dict(json.loads(line)))
+        self.arrived.put(None)
+
+    def _keep_log(self) -> None:
+        for line in self.process.stderr:
+            self.log.append(line.rstrip())
+
+    def _hung(self, phase: str) -> Failed:
+        why = f"The worker said nothing for {self.silence[phase]:.0f} s in phase {phase} and was ended."
+        return Failed(time.perf_counter(), why, "Run again, or switch this lane's optimizations off one at a time.")
+
+    def _died(self, phase: str) -> Failed:
+        code = self.process.wait()
+        if code >= 0:
+            last = next((line for line in reversed(self.log) if line.strip()), "no message")
+            return Failed(time.perf_counter(), f"The worker ended by itself with status {code} in phase {phase}: {last}", "Run again.")
+        name = signal.Signals(-code).name
+        if -code == signal.SIGKILL:
+            return Failed(time.perf_counter(), f"The worker was killed by the operating system (SIGKILL) in phase {phase}.", LIKELY_MEMORY)
+        hint = "Run again; if it happens again, switch this lane's optimizations off one at a time."
+        return Failed(time.perf_counter(), f"The worker crashed with {name} in phase {phase}.", hint)
+
+
+def _environment(threads: int | None) -> dict[str, str]:
+    """The worker sees no secrets but the hub's token, which it needs for gated models."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key == "HF_TOKEN" or not any(word in key.upper() for word in SECRETS)
+    }
+    kept |= {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    if threads:
+        kept["OMP_NUM_THREADS"] = str(threads)
+    return kept

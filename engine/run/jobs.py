@@ -1,0 +1,185 @@
+"""Jobs: runs wait their turn on the server, go on without a browser for a minute, and can be watched again."""
+
+import sqlite3
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from engine.event import Record
+from engine.measure.machine import machine
+from engine.measure.result import result
+from engine.run.pool import Pool
+from engine.run.runner import Run
+from engine.run.store import Store
+from engine.spec import Experiment
+
+UNWATCHED_S = 60.0
+FLUSH_S = 0.5
+KEPT = 20
+
+
+class Job:
+    """A run with its owner and everything it has said so far."""
+
+    def __init__(self, run: Run, owner: str):
+        self.run, self.owner = run, owner
+        self.state = "queued"
+        self.records: list[Record] = []
+        self.result: dict[str, Any] | None = None
+        self.watched = time.monotonic()
+        self.saved = 0
+
+
+class Jobs:
+    """Thread-safe. One job runs at a time: two would measure each other."""
+
+    def __init__(self, store: Store, pool: Pool | None = None, unwatched_s: float = UNWATCHED_S):
+        self.store, self.pool, self.unwatched_s = store, pool or Pool(), unwatched_s
+        self.jobs: dict[str, Job] = {}
+        self.queue: deque[Job] = deque()
+        self.changed = threading.Condition()
+        self.running: Job | None = None
+        self.closed = False
+        self.warning = ""
+        store.interrupt()
+        self.thread = threading.Thread(target=self._serve, name="jobs", daemon=True)
+        self.thread.start()
+        threading.Thread(target=self._reap, name="reaper", daemon=True).start()
+
+    def submit(self, experiment: Experiment, owner: str) -> str:
+        """Queue an experiment and return its id. A second one of the same owner waits behind the first."""
+        job = Job(Run(experiment, self.pool), owner)
+        self._save(lambda: self.store.add(job.run.id, owner, experiment, machine().to_dict(), "queued"))
+        with self.changed:
+            self.jobs[job.run.id] = job
+            self.queue.append(job)
+            self.changed.notify_all()
+        return job.run.id
+
+    def state(self, run: str) -> str:
+        job = self.jobs.get(run)
+        return job.state if job else self.store.run(run)["state"]
+
+    def position(self, run: str) -> int:
+        """How many jobs are before this one; 0 when it runs or has ended."""
+        with self.changed:
+            waiting = [job.run.id for job in self.queue]
+            return waiting.index(run) + bool(self.running) if run in waiting else 0
+
+    def records(self, run: str, start: int = 0) -> list[Record]:
+        """What the run has said from index `start` on: live, or from the store."""
+        job = self.jobs.get(run)
+        return job.records[start:] if job else self.store.records(run, start)
+
+    def result(self, run: str) -> dict[str, Any] | None:
+        job = self.jobs.get(run)
+        return job.result if job else self.store.run(run)["result"]
+
+    def experiment(self, run: str) -> Experiment:
+        job = self.jobs.get(run)
+        return job.run.experiment if job else self.store.experiment(run)
+
+    def owner(self, run: str) -> str:
+        job = self.jobs.get(run)
+        return job.owner if job else self.store.run(run)["owner"]
+
+    def watch(self, run: str) -> None:
+        """Say that somebody is looking: a job that nobody looks at for a minute is cancelled."""
+        if job := self.jobs.get(run):
+            job.watched = time.monotonic()
+
+    def current(self, owner: str) -> str | None:
+        """The owner's running or queued job."""
+        with self.changed:
+            mine = [job for job in (self.running, *self.queue) if job and job.owner == owner]
+        return mine[0].run.id if mine else None
+
+    def cancel(self, run: str, owner: str) -> bool:
+        """Stop a job of this owner; False if it is not theirs or has ended."""
+        job = self.jobs.get(run)
+        if not job or job.owner != owner:
+            return False
+        self._cancel(job)
+        return True
+
+    def history(self, owner: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        return self.store.history(owner, limit)
+
+    def close(self) -> None:
+        """Refuse new work, stop what runs, and mark it in the history."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+        if self.running:
+            self.running.run.cancel()
+        self.thread.join(timeout=5)
+        self.pool.close()
+        self._save(self.store.interrupt)
+        self.store.close()
+
+    def _cancel(self, job: Job) -> None:
+        job.run.cancel()
+        with self.changed:
+            if job in self.queue:
+                self.queue.remove(job)
+                self._end(job, "cancelled")
+
+    def _serve(self) -> None:
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.queue or self.closed)
+                if self.closed:
+                    return
+                job = self.running = self.queue.popleft()
+                job.state = "running"
+            try:
+                self._run(job)
+            finally:
+                with self.changed:
+                    self.running = None
+
+    def _run(self, job: Job) -> None:
+        self._save(lambda: self.store.set_state(job.run.id, "running"))
+        flushed = time.monotonic()
+        for record in job.run.records():
+            job.records.append(record)
+            if time.monotonic() - flushed > FLUSH_S:
+                self._flush(job)
+                flushed = time.monotonic()
+        job.result = result(job.run.experiment, machine().to_dict(), job.records)
+        statuses = [lane["status"] for lane in job.result["lanes"]]
+        failed = any(status in ("failed", "refused") for status in statuses)
+        self._end(job, "cancelled" if job.run.cancelled.is_set() else "failed" if failed else "finished")
+
+    def _end(self, job: Job, state: str) -> None:
+        job.result = job.result or result(job.run.experiment, machine().to_dict(), job.records)
+        self._flush(job)
+        self._save(lambda: self.store.finish(job.run.id, state, job.result))
+        job.state = state
+        ended = [run for run, other in self.jobs.items() if other.state not in ("queued", "running")]
+        for run in ended[:-KEPT]:
+            del self.jobs[run]
+
+    def _flush(self, job: Job) -> None:
+        start, records = job.saved, job.records[job.saved :]
+        if records:
+            self._save(lambda: self.store.append(job.run.id, start, records))
+            job.saved = start + len(records)
+
+    def _save(self, write: Any) -> None:
+        """The history must not take a run with it: a full disk costs the record, not the result."""
+        try:
+            write()
+            self.warning = ""
+        except (sqlite3.Error, OSError) as error:
+            self.warning = f"This run could not be saved to the history: {error}."
+
+    def _reap(self) -> None:
+        while not self.closed:
+            time.sleep(min(1.0, self.unwatched_s / 4))
+            with self.changed:
+                waiting = [job for job in (self.running, *self.queue) if job]
+            for job in waiting:
+                if time.monotonic() - job.watched > self.unwatched_s:
+                    self._cancel(job)

@@ -1,0 +1,80 @@
+"""Pool: workers that stay warm with their model loaded, leased by what they have loaded."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+
+from engine.plan import Plan
+from engine.run.child import Child
+
+KEEP = 4
+IDLE_S = 600.0
+FREE_SHARE = 0.2
+
+
+class Pool:
+    """Thread-safe. A leased worker belongs to one lane; a poisoned one never comes back."""
+
+    def __init__(self, silence: dict[str, float] | None = None):
+        self.silence = silence
+        self.lock = threading.Lock()
+        self.idle: list[tuple[tuple, Child]] = []
+        self.leased: set[Child] = set()
+        self.closed = False
+
+    def take(self, plan: Plan) -> Child:
+        """A warm worker that has this plan's model, or a new one."""
+        key = plan.lease()
+        with self.lock:
+            for place, (known, child) in enumerate(self.idle):
+                if known == key and child.process.poll() is None:
+                    del self.idle[place]
+                    break
+            else:
+                child = Child(plan.threads, self.silence)
+            self.leased.add(child)
+        return child
+
+    def give_back(self, plan: Plan, child: Child) -> None:
+        """Keep the worker warm if it is healthy, and drop those that are too many, too old or too big."""
+        with self.lock:
+            self.leased.discard(child)
+            if child.usable and not self.closed and child.process.poll() is None:
+                self.idle.append((plan.lease(), child))
+            else:
+                child.kill()
+            self._trim()
+
+    @contextmanager
+    def lease(self, plan: Plan) -> Iterator[Child]:
+        child = self.take(plan)
+        try:
+            yield child
+        finally:
+            self.give_back(plan, child)
+
+    def make_room(self) -> None:
+        """End idle workers, oldest first, while memory is short."""
+        with self.lock:
+            self._trim()
+
+    def close(self) -> None:
+        with self.lock:
+            self.closed = True
+            for child in [*(child for _, child in self.idle), *self.leased]:
+                child.kill()
+            self.idle.clear()
+
+    def _trim(self) -> None:
+        while self.idle and (len(self.idle) > KEEP or self._stale() or self._short()):
+            self.idle.pop(0)[1].kill()
+
+    def _stale(self) -> bool:
+        return time.monotonic() - self.idle[0][1].used > IDLE_S
+
+    def _short(self) -> bool:
+        memory = psutil.virtual_memory()
+        return memory.available < FREE_SHARE * memory.total

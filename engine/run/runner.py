@@ -1,0 +1,105 @@
+"""The runner: an experiment's lanes take turns in workers, and everything they say comes out as records."""
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psutil
+
+from engine.event import TERMINAL, Event, Failed, Memory, Record
+from engine.measure.machine import machine
+from engine.plan import Plan
+from engine.refusal import Refusal
+from engine.run.child import Child
+from engine.run.pool import Pool
+from engine.spec import Experiment, plan_for
+
+ROOM = 1.3
+"""A further lane is loaded beside the others only if the largest so far fits once more with this margin."""
+
+
+class Run:
+    """One experiment on its way. `records()` may be consumed once, by anything, at any pace."""
+
+    def __init__(self, experiment: Experiment, pool: Pool):
+        self.id = uuid.uuid4().hex
+        self.experiment = experiment
+        self.pool = pool
+        self.cancelled = threading.Event()
+        self.names = list(experiment.lanes)
+        self.plans: dict[int, Plan] = {}
+        self.children: dict[int, Child] = {}
+        self.out: set[int] = set()
+        self.largest = 0
+
+    def records(self) -> Iterator[Record]:
+        """Prepare every lane, then take turns A B B A ...; a lane that fails is out and the others go on."""
+        yield from self._refuse()
+        with ExitStack() as leases:
+            together: list[int] = []
+            for lane in self._alive():
+                if together and not self._room():
+                    yield from self._turns(together)
+                    leases.close()
+                    together = []
+                yield from self._prepare(lane, leases)
+                together.append(lane)
+            yield from self._turns(together)
+
+    def cancel(self) -> None:
+        """Stop at the next step, or end the worker where there are no steps."""
+        self.cancelled.set()
+
+    def _alive(self) -> list[int]:
+        return [lane for lane in range(len(self.names)) if lane not in self.out]
+
+    def _refuse(self) -> Iterator[Record]:
+        for lane, name in enumerate(self.names):
+            try:
+                self.plans[lane] = plan_for(self.experiment.lanes[name], self.experiment.model, machine())
+            except Refusal as refusal:
+                self.out.add(lane)
+                yield Record(lane, None, Failed(time.perf_counter(), refusal.why, refusal.hint, "refused"))
+
+    def _room(self) -> bool:
+        """Whether another lane of the same size fits beside those loaded."""
+        self.pool.make_room()
+        gpus = machine().gpus
+        if gpus and any(plan.device == "cuda" for plan in self.plans.values()):
+            return self.largest * ROOM * (len(self.children) + 1) < gpus[0].memory_bytes
+        return self.largest * ROOM < psutil.virtual_memory().available
+
+    def _prepare(self, lane: int, leases: ExitStack) -> Iterator[Record]:
+        self.children[lane] = leases.enter_context(self.pool.lease(self.plans[lane]))
+        for event in self._ask(lane, "prepare"):
+            if isinstance(event, Memory):
+                self.largest = max(self.largest, event.rss or 0, event.allocated or 0)
+            yield Record(lane, None, event)
+
+    def _turns(self, lanes: list[int]) -> Iterator[Record]:
+        order = random.sample(lanes, len(lanes))
+        for number in range(self.experiment.rounds):
+            for lane in order:
+                if lane not in self.out and not self.cancelled.is_set():
+                    yield from (Record(lane, number, event) for event in self._ask(lane, "run"))
+            order.reverse()
+
+    def _ask(self, lane: int, what: str) -> Iterator[Event]:
+        command: dict[str, Any] = {
+            "do": what,
+            "model": self.experiment.model,
+            "lane": self.experiment.lanes[self.names[lane]].model_dump(mode="json"),
+            "workload": self.experiment.workload.model_dump(mode="json"),
+        }
+        if self.cancelled.is_set():
+            events: Iterator[Event] = iter([Failed(time.perf_counter(), "Stopped.", "", "cancelled")])
+        else:
+            events = self.children[lane].turn(command, self.cancelled)
+        for event in events:
+            if isinstance(event, TERMINAL) and isinstance(event, Failed):
+                self.out.add(lane)
+            yield event
