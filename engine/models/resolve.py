@@ -22,7 +22,7 @@ WHAT_WORKS = (
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from. `repo` is set for hub models, `path` for folders, `model` for catalogued ones."""
+    """Where a model comes from: `repo` on the hub, `path` of a folder, `model` where it is catalogued."""
 
     kind: Literal["embedded", "hub", "folder", "random"]
     name: str

@@ -52,6 +52,8 @@ class TorchCompile(Optimization):
                 "LLM.int8 looks for outliers at run time, which cannot be compiled: "
                 "choose nf4 for the weight quantization, or switch the compiled step off."
             )
+        if plan.backend == "generate" and plan.device == "cpu":
+            return "transformers' generate compiles on a GPU only: use the Pitlane loop, or switch the compiled step off."
         if plan.backend == "generate" and plan.speculation:
             return "transformers' generate does not compile speculation: switch one of the two off."
         if plan.cache == "dynamic":

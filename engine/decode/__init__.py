@@ -1,0 +1,1 @@
+"""The decode loops over loaded modules: caches, speculation, batches, compiled steps."""

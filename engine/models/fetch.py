@@ -1,0 +1,26 @@
+"""From a source to a folder on this machine that can be loaded."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.models.embedded import fetch_embedded
+from engine.models.noise import random_folder
+from engine.models.resolve import Source, check_folder
+
+
+def fetch(source: Source, progress: Callable[[float, float, str], None]) -> Path:
+    """A folder with config.json, tokenizer files and (but for random weights) safetensors.
+
+    `progress(done, total, unit)` is called while something arrives. Raises Refusal with a sentence for
+    everything that can go wrong on the way.
+    """
+    if source.kind == "embedded":
+        return fetch_embedded(progress)
+    if source.kind == "random":
+        return random_folder(source.model, fetch_embedded(progress))
+    if source.kind == "folder":
+        check_folder(source.path)
+        return source.path
+    from engine.models.hub import fetch_hub
+
+    return fetch_hub(source, progress)
