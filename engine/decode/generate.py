@@ -11,6 +11,7 @@ from engine.backends import Emit
 from engine.decode.loop import Sampling, _padded
 from engine.decode.prompts import Batch
 from engine.decode.session import Loaded
+from engine.decode.stepper import kv_bytes
 from engine.event import Request, Step
 from engine.plan import Plan
 
@@ -48,6 +49,7 @@ class GenerateSession(Loaded):
         super().__init__()
         self.cache: str | None = None
         self.compiled = False
+        self.kv: int | None = None
 
     def turn(self, plan: Plan, batch: Batch, sampling: Sampling, emit: Emit) -> None:
         start = time.perf_counter()
@@ -64,7 +66,9 @@ class GenerateSession(Loaded):
             **self._options(plan, sampling),
         )
         self.compiled = hasattr(self.model, "_compiled_call") and bool(plan.compile)
-        self.cache = type(out.past_key_values).__name__ if out.past_key_values is not None else None
+        kept = out.past_key_values
+        self.cache = type(kept).__name__ if kept is not None else None
+        self.kv = kv_bytes(kept) if kept is not None else 0
 
     def _options(self, plan: Plan, sampling: Sampling) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -86,6 +90,9 @@ class GenerateSession(Loaded):
             options["prompt_lookup_num_tokens"] = plan.speculation["guesses"]
             options["max_matching_ngram_size"] = plan.speculation["ngram"]
         return options
+
+    def memory(self) -> dict[str, int | None]:
+        return {**super().memory(), "kv": self.kv}
 
     def effective(self) -> dict[str, Any]:
         return {**super().effective(), "cache": self.cache, "compiled": self.compiled}

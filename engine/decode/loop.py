@@ -52,7 +52,6 @@ def _check(logits: torch.Tensor) -> None:
         )
 
 
-@torch.inference_mode()
 def decode(stepper: Stepper, batch: Batch, sampling: Sampling, emit: Emit) -> None:
     """Plain decoding: one token for each unfinished request in every step."""
     start = time.perf_counter()
@@ -82,7 +81,6 @@ def decode(stepper: Stepper, batch: Batch, sampling: Sampling, emit: Emit) -> No
         tokens = choose(stepper.step(tokens)[:, -1:])
 
 
-@torch.inference_mode()
 def speculate(stepper: Stepper, batch: Batch, sampling: Sampling, knobs: dict[str, Any], emit: Emit) -> None:
     """Decoding with guesses from the text so far, checked in one step; wrong ones are rolled back.
 

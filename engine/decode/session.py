@@ -118,6 +118,7 @@ class ModuleSession(Loaded):
         self.stepper: Stepper | None = None
         self.compiled: Any = None
 
+    @torch.inference_mode()
     def turn(self, plan: Plan, batch: Batch, sampling: Sampling, emit: Emit) -> None:
         self.stepper = self._stepper(plan, batch)
         if plan.speculation:

@@ -83,8 +83,7 @@ class Cached(Stepper):
         return self.length + ids.shape[1]
 
     def kv_bytes(self) -> int:
-        tensors = [t for layer in self.cache.layers for t in (layer.keys, layer.values) if torch.is_tensor(t)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return kv_bytes(self.cache)
 
     def cache_name(self) -> str:
         return type(self.cache).__name__
@@ -123,3 +122,9 @@ class Preallocated(Cached):
 
     def _width(self, ids: torch.Tensor) -> int:
         return self.cache.get_max_length()
+
+
+def kv_bytes(cache: Any) -> int:
+    """Bytes of the keys and values that a transformers cache holds."""
+    tensors = [t for layer in cache.layers for t in (layer.keys, layer.values) if torch.is_tensor(t)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

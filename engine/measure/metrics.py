@@ -58,12 +58,10 @@ def output_tok_per_s(line: Timeline) -> float | None:
 
 
 def prefill_tok_per_s(line: Timeline) -> float | None:
-    """Prompt tokens divided by TTFT, median over requests."""
-    return _median(
-        r.prompt_tokens / (r.arrivals[0] - r.start)
-        for r in line.requests.values()
-        if r.arrivals and r.arrivals[0] > r.start
-    )
+    """Prompt tokens of the requests that entered together divided by their TTFT, over the whole turn."""
+    started = [r for r in line.requests.values() if r.arrivals and r.arrivals[0] > r.start]
+    waits = {r.start: r.arrivals[0] - r.start for r in started}
+    return sum(r.prompt_tokens for r in started) / sum(waits.values()) if started else None
 
 
 def acceptance(line: Timeline) -> float | None:

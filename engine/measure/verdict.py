@@ -58,7 +58,7 @@ def word_for(low: float | None, high: float | None, pairs: int, better: str) -> 
     return "cannot tell"
 
 
-def judge(lane: str, over: str, metric: Metric, pairs: Sequence[tuple[float, float]], because: str = "") -> Verdict:
+def judge(lane: str, over: str, metric: Metric, pairs: Sequence[tuple[float, float]]) -> Verdict:
     """Compare `lane` with `over` on pairs of (lane's value, over's value) from the same round."""
     if not pairs:
         text = f"Lane {lane} and lane {over} have no round in common, so there is nothing to compare."
@@ -67,7 +67,12 @@ def judge(lane: str, over: str, metric: Metric, pairs: Sequence[tuple[float, flo
     word = word_for(low, high, len(pairs), metric.better)
     mine, other = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
     text = _sentence(lane, over, metric, (ratio, low, high), (mine, other), len(pairs), word)
-    return Verdict(lane, over, metric.name, ratio, low, high, len(pairs), word, text + (because and f" {because}"))
+    return Verdict(lane, over, metric.name, ratio, low, high, len(pairs), word, text)
+
+
+def figure(value: float) -> str:
+    """Three digits, never in scientific notation."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _sentence(
@@ -81,8 +86,8 @@ def _sentence(
 ) -> str:
     speeds = [None if x is None else x if metric.better == "higher" else 1 / x for x in estimate]
     speed, bounds = speeds[0], sorted(bound for bound in speeds[1:] if bound is not None)
-    figures = f"{values[0]:.3g} against {values[1]:.3g} {metric.unit}"
-    spread = f"; 95 % interval {bounds[0]:.2f}× to {bounds[1]:.2f}×" if bounds else ""
+    figures = f"{figure(values[0])} against {figure(values[1])} {metric.unit}"
+    spread = f"; 95 % interval {bounds[0]:.2f}× to {bounds[1]:.2f}×" if pairs >= MIN_PAIRS else ""
     counted = "1 pair" if pairs == 1 else f"{pairs} pairs"
     evidence = f"({figures}{spread}, {counted})"
     if pairs < MIN_PAIRS:

@@ -1,6 +1,7 @@
-"""Models of the Hugging Face hub: safetensors and text files only, and a sentence for everything that goes wrong."""
+"""Models of the Hugging Face hub: safetensors and text files only, a sentence for all that goes wrong."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -55,7 +56,7 @@ def _fetch(source: Source, progress: Progress) -> Path:
     repo, token = source.repo, _token()
     info = HfApi(token=token).model_info(repo, files_metadata=True, timeout=TIMEOUT)
     sizes = _wanted(repo, {file.rfilename: file.size or 0 for file in info.siblings})
-    place = {"repo_id": repo, "revision": info.sha, "token": token}
+    place = {"repo_id": repo, "token": token}
     config = Path(hf_hub_download(filename="config.json", **place))
     _check(config, source)
     missing = sum(size for name, size in sizes.items() if not _right(config.parent / name, size))
@@ -65,6 +66,7 @@ def _fetch(source: Source, progress: Progress) -> Path:
         folder = Path(snapshot_download(allow_patterns=list(sizes), tqdm_class=bar, **place))
         wrong = [folder / name for name, size in sizes.items() if not _right(folder / name, size)]
         if not wrong:
+            progress(sum(sizes.values()), sum(sizes.values()), "B")
             return folder
         for file in wrong:
             file.resolve().unlink(missing_ok=True)
@@ -103,7 +105,7 @@ def _hub_cache() -> Path:
 
 
 def _token() -> str | bool:
-    """The token of whoever runs Pitlane; on a Space none, for a visitor must not borrow the owner's access."""
+    """The token of whoever runs Pitlane; none on a Space: a visitor must not borrow the owner's access."""
     from huggingface_hub import get_token
 
     return False if os.environ.get("SPACE_ID") else get_token() or False
@@ -124,7 +126,7 @@ def _cached(repo: str) -> Path | None:
 
 
 def _bar(progress: Progress, total: int) -> type:
-    """A progress bar for the hub that draws nothing and tells `progress` the bytes, at most ten times a second."""
+    """A progress bar for the hub that draws nothing but tells `progress` the bytes, ten times a second."""
     from tqdm import tqdm
 
     lock, state = Lock(), {"bytes": 0.0, "told": 0.0}
@@ -132,7 +134,10 @@ def _bar(progress: Progress, total: int) -> type:
     class Bar(tqdm):
         def __init__(self, *args: Any, **kwargs: Any):
             kwargs.pop("name", None)
-            super().__init__(*args, **{**kwargs, "disable": False, "file": open(os.devnull, "w")})
+            super().__init__(*args, **{**kwargs, "disable": False, "file": io.StringIO()})
+
+        def display(self, *args: Any, **kwargs: Any) -> None:
+            pass
 
         def update(self, n: float | None = 1) -> bool | None:
             drawn = super().update(n)

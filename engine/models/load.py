@@ -59,7 +59,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_config(config: dict[str, Any], name: str) -> None:
-    """Raises Refusal unless transformers itself, without code of the repository, can generate text with it."""
+    """Raises Refusal unless transformers, without code of the repository, can generate text with it."""
     from transformers import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
@@ -99,6 +99,7 @@ def load_model(
     phase = on_phase or (lambda name: None)
     phase("import")
     import torch
+    from safetensors import SafetensorError
 
     _hush()
     config = read_config(folder)
@@ -111,7 +112,7 @@ def load_model(
     make = _random if source.kind == "random" else _pretrained
     try:
         model = make(folder, getattr(torch, dtype), device, attention, _known(quantization))
-    except (ImportError, ValueError, KeyError, NotImplementedError) as error:
+    except (ImportError, ValueError, KeyError, NotImplementedError, OSError, SafetensorError) as error:
         raise Refusal(
             f"{source.name} cannot be loaded like this: {_first_line(error)}",
             "Change the lane, or the model.",

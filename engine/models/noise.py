@@ -88,11 +88,12 @@ def _quantized(old: Any, kind: str, options: dict[str, Any], dtype: Any) -> Any:
         else:
             new = bnb.nn.Linear4bit(**shape, compute_dtype=dtype, quant_type=kind)
     if kind == "int8":
+        # only a weight that comes from the CPU is quantized on its way
         new.weight = bnb.nn.Int8Params(weight.cpu(), requires_grad=False, has_fp16_weights=False)
     else:
         double = options.get("double", False)
         new.weight = bnb.nn.Params4bit(
-            weight.cpu(), requires_grad=False, quant_type=kind, compress_statistics=double
+            weight, requires_grad=False, quant_type=kind, compress_statistics=double
         )
     if old.bias is not None:
         new.bias = old.bias

@@ -1,6 +1,7 @@
 """Jobs: runs wait their turn on the server, go on without a browser for a minute, and can be watched again."""
 
 import sqlite3
+import sys
 import threading
 import time
 from collections import deque
@@ -115,7 +116,7 @@ class Jobs:
             self.running.run.cancel()
         self.thread.join(timeout=5)
         self.pool.close()
-        self._save(self.store.interrupt)
+        self._save(lambda: self.store.interrupt(mine=True))
         self.store.close()
 
     def _cancel(self, job: Job) -> None:
@@ -135,9 +136,11 @@ class Jobs:
                 job.state = "running"
             try:
                 self._run(job)
-            finally:
-                with self.changed:
-                    self.running = None
+            except Exception as error:
+                sys.excepthook(type(error), error, error.__traceback__)
+                self._end(job, "failed")
+            with self.changed:
+                self.running = None
 
     def _run(self, job: Job) -> None:
         self._save(lambda: self.store.set_state(job.run.id, "running"))

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from engine.event import Record
 from engine.refusal import Refusal
 from engine.spec import Experiment
@@ -20,15 +22,13 @@ MIGRATIONS = (
     CREATE TABLE runs (
         id TEXT PRIMARY KEY, owner TEXT NOT NULL, created REAL NOT NULL, state TEXT NOT NULL,
         title TEXT NOT NULL, model TEXT NOT NULL, simulated INTEGER NOT NULL,
-        experiment TEXT NOT NULL, machine TEXT NOT NULL, sentence TEXT, result TEXT
+        process INTEGER NOT NULL, experiment TEXT NOT NULL, machine TEXT NOT NULL, sentence TEXT, result TEXT
     );
     CREATE INDEX runs_by_owner ON runs (owner, created);
     CREATE TABLE chunks (run TEXT NOT NULL, seq INTEGER NOT NULL, lines TEXT NOT NULL, PRIMARY KEY (run, seq));
     """,
 )
 """Append only: the database's user_version says how many of them it has seen."""
-
-ENDED = ("finished", "failed", "cancelled", "interrupted")
 
 
 def home() -> Path:
@@ -91,7 +91,7 @@ class Store:
         """Insert a new run. Raises sqlite3.IntegrityError for an id that exists."""
         simulated = any(lane.backend.name() == "simulated" for lane in experiment.lanes.values())
         values = (run, owner, time.time(), state, experiment.title, experiment.model, simulated,
-                  json.dumps(experiment.to_dict()), json.dumps(machine), None, None)  # fmt: skip
+                  os.getpid(), json.dumps(experiment.to_dict()), json.dumps(machine), None, None)  # fmt: skip
         self._write(f"INSERT INTO runs VALUES ({','.join('?' * len(values))})", values)
 
     def append(self, run: str, seq: int, records: Iterable[Record]) -> None:
@@ -107,11 +107,12 @@ class Store:
         sql = "UPDATE runs SET state=?, sentence=?, result=? WHERE id=?"
         self._write(sql, (state, sentence, json.dumps(result), run))
 
-    def interrupt(self, runs: Iterable[str] | None = None) -> None:
-        """Mark what a process that is gone left running or queued."""
-        chosen = [row["id"] for row in self._rows("SELECT id FROM runs WHERE state IN ('running','queued')")]
-        for run in chosen if runs is None else runs:
-            self.set_state(run, "interrupted")
+    def interrupt(self, mine: bool = False) -> None:
+        """Mark what a process that is gone (or this one, when `mine`) left running or queued."""
+        for row in self._rows("SELECT id, process FROM runs WHERE state IN ('running','queued')"):
+            own = row["process"] == os.getpid()
+            if own if mine else own or not psutil.pid_exists(row["process"]):
+                self.set_state(row["id"], "interrupted")
 
     def run(self, run: str) -> dict[str, Any]:
         """One run with its experiment and result. Raises Refusal for an unknown id (a unique beginning will do)."""
@@ -136,7 +137,7 @@ class Store:
 
     def history(self, owner: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """The newest runs, of one owner or of all, without their events."""
-        sql = """SELECT id, owner, created, state, title, model, simulated, sentence, experiment FROM runs
+        sql = """SELECT id, owner, process, created, state, title, model, simulated, sentence, experiment FROM runs
                  WHERE (? IS NULL OR owner = ?) ORDER BY created DESC LIMIT ?"""
         return [_listed(dict(row)) for row in self._rows(sql, (owner, owner, limit))]
 

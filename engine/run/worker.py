@@ -135,7 +135,7 @@ def explain(error: Exception) -> Failed:
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0][:300].rstrip(".") if lines else "no message"
+    return lines[0].split(".See ")[0].split(". ")[0][:200].rstrip(".") if lines else "no message"
 
 
 def _silent(step: Step) -> Step:

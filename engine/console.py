@@ -1,0 +1,147 @@
+"""What the command line shows: live bars while lanes run, and a table to paste into an issue at the end."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from engine.event import Failed, Phase, Record, Request, Step
+from engine.measure.metrics import METRICS, output_tok_per_s
+from engine.measure.timeline import Timeline
+from engine.measure.verdict import figure
+from engine.spec import Experiment
+
+EMPTY = "–"
+
+
+class Bars:
+    """One bar for each lane, fed record by record."""
+
+    def __init__(self, experiment: Experiment, screen: Console):
+        self.experiment = experiment
+        columns = (TextColumn("{task.fields[name]:<8}"), BarColumn(), TextColumn("{task.description}"))
+        self.progress = Progress(*columns, console=screen, transient=True)
+        tokens = len(experiment.workload.prompts) * experiment.workload.max_new_tokens
+        self.tasks = [
+            self.progress.add_task("waits", total=tokens, name=f"Lane {name}") for name in experiment.lanes
+        ]
+        self.lines = [Timeline() for _ in experiment.lanes]
+
+    def see(self, record: Record) -> None:
+        event = record.event
+        if isinstance(event, Request) and event.request == 0:
+            self.lines[record.lane] = Timeline()
+        line = self.lines[record.lane]
+        line.see(event)
+        if isinstance(event, Step):
+            rate = output_tok_per_s(line)
+            text = f"round {(record.round or 0) + 1} of {self.experiment.rounds}  {rate or 0:6.1f} tok/s"
+            self.progress.update(self.tasks[record.lane], completed=line.output_tokens, description=text)
+        elif isinstance(event, Phase):
+            self.progress.update(self.tasks[record.lane], description=phase_text(event))
+        elif isinstance(event, Failed):
+            self.progress.update(self.tasks[record.lane], description=event.why)
+
+
+def phase_text(phase: Phase) -> str:
+    """For instance "fetch 41 of 93 MB"."""
+    if phase.total and phase.unit in ("B", "bytes"):
+        return f"{phase.name} {(phase.done or 0) / 1e6:.0f} of {phase.total / 1e6:.0f} MB"
+    if phase.total:
+        return f"{phase.name} {phase.done or 0:.0f} of {phase.total:.0f} {phase.unit}"
+    return phase.name
+
+
+def follow(bars: Bars, pull: Callable[[int], list[Record]], going: Callable[[], bool]) -> list[Record]:
+    """Show records as they come until nothing is going any more; returns all of them."""
+    seen: list[Record] = []
+    with bars.progress:
+        while True:
+            alive = going()
+            fresh = pull(len(seen))
+            for record in fresh:
+                bars.see(record)
+            seen += fresh
+            if not alive and not fresh:
+                return seen
+            time.sleep(0.1)
+
+
+def replay(bars: Bars, records: Iterable[Record], screen: Console) -> None:
+    """Race the last round of every lane on one clock, at the speed at which it ran."""
+    records = list(records)
+    last = {r.lane: r.round for r in records if r.round is not None}
+    rounds = [[r for r in records if (r.lane, r.round) == (lane, number)] for lane, number in last.items()]
+    timed = [(r.event.t - turn[0].event.t, r) for turn in rounds for r in turn]
+    start = time.monotonic()
+    with bars.progress:
+        for due, record in sorted(timed, key=lambda pair: pair[0]):
+            time.sleep(max(0.0, start + due - time.monotonic()))
+            bars.see(record)
+    for name, line in zip(bars.experiment.lanes, bars.lines, strict=True):
+        text = "\n".join(line.text(request) for request in sorted(line.requests))
+        screen.print(f"Lane {name}\n{text}\n", markup=False, highlight=False)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown: one column for each lane, ratios against the first, then the verdicts' sentences."""
+    lanes = result["lanes"]
+    rows = [["", *(f"Lane {lane['name']}" for lane in lanes)]]
+    rows.append(["What is on", *(badges(lane["lane"]) for lane in lanes)])
+    rows.append(["Status", *(_status(lane) for lane in lanes)])
+    for name, metric in METRICS.items():
+        rows.append([f"{metric.title}, {metric.unit}", *(_cell(lane, lanes[0], name) for lane in lanes)])
+    rows.append(["ITL p50 / p90, ms", *(_gaps(lane["metrics"]) for lane in lanes)])
+    rows.append(["Weights / KV / peak, MB", *(_bytes(lane["memory"]) for lane in lanes)])
+    rows.append(["Load / compile / warm-up, s", *(_costs(lane["phases"]) for lane in lanes)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    headline = next(iter(METRICS))
+    sentences = [v["sentence"] for v in result["verdicts"] if v["metric"] == headline]
+    faults = [f"Lane {lane['name']}: {lane['why']} {lane['hint'] or ''}".strip() for lane in lanes if lane["why"]]
+    return "\n".join([*lines, "", *faults, *sentences, _machine(result["machine"])])
+
+
+def badges(lane: dict[str, Any]) -> str:
+    """What a lane has switched on, in a few words."""
+    backend = lane["backend"] if isinstance(lane["backend"], str) else lane["backend"]["name"]
+    on = [", ".join(str(value) for value in knobs.values()) for knobs in lane["opts"].values()]
+    named = [f"{name} {values}".strip() for name, values in zip(lane["opts"], on, strict=True)]
+    return "; ".join(([] if backend == "transformers" else [backend]) + named) or "baseline"
+
+
+def _status(lane: dict[str, Any]) -> str:
+    simulated = ", simulated" if lane["effective"].get("simulated") else ""
+    return lane["status"] + simulated
+
+
+def _cell(lane: dict[str, Any], first: dict[str, Any], name: str) -> str:
+    value, base = lane["metrics"][name], first["metrics"][name]
+    if value is None:
+        return EMPTY
+    return figure(value) if lane is first or not base else f"{figure(value)} ({value / base:.2f}×)"
+
+
+def _gaps(metrics: dict[str, Any]) -> str:
+    return " / ".join(EMPTY if metrics[f"itl_{p}_ms"] is None else figure(metrics[f"itl_{p}_ms"]) for p in ("p50", "p90"))
+
+
+def _bytes(memory: dict[str, Any]) -> str:
+    values = (memory[f"{name}_bytes"] for name in ("weights", "kv", "peak"))
+    return " / ".join(EMPTY if value is None else f"{value / 1e6:.0f}" for value in values)
+
+
+def _costs(phases: dict[str, Any]) -> str:
+    values = (phases[name] for name in ("load_s", "compile_s", "warmup_s"))
+    return " / ".join(EMPTY if value is None else f"{value:.1f}" for value in values)
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "transformers"))
+    gpu = machine["gpus"][0]["name"] if machine["gpus"] else "no GPU"
+    return f"{machine['processor']}, {machine['cores']} cores, {gpu}, {packages}."
