@@ -18,6 +18,7 @@ from engine.models.resolve import resolve
 from engine.plan import Plan
 
 WARMUP_TOKENS = 4
+ALL_THREADS = torch.get_num_threads()
 CACHE_STEP = 64
 """Static caches are rounded up to this many tokens, so that small changes of length reuse them."""
 
@@ -31,8 +32,7 @@ class Loaded(Session):
         self.warmed: set[tuple] = set()
 
     def prepare(self, plan: Plan, workload: Any, emit: Emit) -> None:
-        if plan.threads:
-            torch.set_num_threads(plan.threads)
+        torch.set_num_threads(plan.threads or ALL_THREADS)
         if self.model is None:
             self._load(plan, workload, emit)
         else:

@@ -1,0 +1,42 @@
+"""The field guide: each optimization's lesson, once, from its class docstring."""
+
+from html import escape
+
+import gradio as gr
+
+from engine.part import Part
+from engine.registry import GROUPS, backends, optimizations
+
+
+def lessons() -> gr.HTML:
+    """All lessons, grouped, folded to their titles."""
+    parts = list(optimizations().items())
+    grouped = [(group, [item for item in parts if item[1].group == group]) for group in GROUPS]
+    real = [(name, part) for name, part in backends().items() if part.needs_model]
+    body = "".join(_group(title, members) for title, members in [*grouped, ("engines", real)] if members)
+    body = f'<h2>Field guide</h2><div class="groups">{body}</div>'
+    return gr.HTML(
+        f'<section class="guide" aria-label="Field guide">{body}</section>',
+        elem_id="guide",
+        apply_default_css=False,
+    )
+
+
+def _group(title: str, members: list[tuple[str, type[Part]]]) -> str:
+    return f"<div><h3>{escape(title)}</h3>{''.join(_lesson(*member) for member in members)}</div>"
+
+
+def _lesson(name: str, part: type[Part]) -> str:
+    paragraphs = "".join(f"<p>{escape(text)}</p>" for text in part.lesson().split("\n\n"))
+    knobs = "".join(
+        f"<dt>{escape(field.title or knob)}</dt><dd>{escape(field.description or '')}</dd>"
+        for knob, field in part.model_fields.items()
+    )
+    fate = {True: "The text stays the same.", False: "The text may change."}.get(
+        getattr(part, "lossless", None), ""
+    )
+    tail = f"<dl>{knobs}</dl>" if knobs else ""
+    return (
+        f'<details id="lesson-{escape(name)}"><summary>{escape(part.title)}</summary>'
+        f"{paragraphs}{tail}<p class='fate'>{fate}</p></details>"
+    )

@@ -1,0 +1,284 @@
+"""The fold from Records to view lines: what the stage draws, as an append-only JSONL string."""
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Any
+
+from engine.event import Event, Failed, Finished, Memory, Phase, Record, Request, Step
+from engine.measure.metrics import METRICS, itl_ms, percentile
+from engine.measure.timeline import Timeline
+from engine.spec import Experiment
+
+WINDOW_S = 1.5
+REPLAY_TICK_S = 0.1
+MAX_GAP_POINTS = 400
+
+PHASES = {
+    "import": "starting the engine",
+    "fetch": "fetching the model",
+    "load": "loading the model",
+    "compile": "compiling the step",
+    "warmup": "warming up",
+    "run": "running",
+}
+
+
+def line(kind: str, **values: Any) -> str:
+    """One view line. `<` is escaped, so that text of a model can never become markup on its way."""
+    text = json.dumps({"kind": kind, **values}, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.replace("<", "\\u003c") + "\n"
+
+
+@dataclass
+class Turn:
+    """One turn of one lane while it runs: a timeline, and how far it has been shown."""
+
+    number: int
+    timeline: Timeline = field(default_factory=Timeline)
+    window: deque[float] = field(default_factory=deque)
+    shown: dict[int, int] = field(default_factory=dict)
+    pieces: list[list[Any]] = field(default_factory=list)
+    points: dict[str, list[list[float]]] = field(default_factory=dict)
+    last_point: dict[str, float] = field(default_factory=dict)
+    gaps: int = 0
+    now: float = 0.0
+    gap_median: tuple[int, float | None] = (0, None)
+
+    def see(self, event: Event) -> None:
+        self.timeline.see(event)
+        self.now = max(self.now, event.t)
+        if isinstance(event, Step):
+            for request in event.requests:
+                self._arrived(request)
+            self._point("throughput", event.t, self.rate())
+        elif isinstance(event, Memory):
+            self._point("memory", event.t, in_use(event))
+
+    def _arrived(self, request: int) -> None:
+        """Pick up the tokens of a request that have not been shown yet."""
+        own = self.timeline.requests[request]
+        for place in range(self.shown.get(request, 0), len(own.tokens)):
+            self.window.append(own.arrivals[place])
+            self._piece(request, own.text[place], own.accepted[place])
+            if place:
+                self._gap(own.arrivals[place], own.arrivals[place] - own.arrivals[place - 1])
+        self.shown[request] = len(own.tokens)
+
+    def _piece(self, request: int, text: str, accepted: bool) -> None:
+        last = self.pieces[-1] if self.pieces else None
+        if last and last[0] == request and not accepted and not last[2]:
+            last[1] += text
+        else:
+            self.pieces.append([request, text, int(accepted)])
+
+    def _gap(self, t: float, seconds: float) -> None:
+        """Every gap at first, then an even share of them: a chart cannot show more."""
+        self.gaps += 1
+        if self.gaps % (1 + self.gaps // MAX_GAP_POINTS) == 0:
+            self._put("latency", t, seconds * 1000)
+
+    def _point(self, chart: str, t: float, value: float | None) -> None:
+        """Keep points apart by a share of the time so far, so that a long turn stays drawable."""
+        elapsed = t - (self.timeline.started or t)
+        if value is not None and t - self.last_point.get(chart, -1e9) >= 0.02 + elapsed / 100:
+            self.last_point[chart] = t
+            self._put(chart, t, value)
+
+    def _put(self, chart: str, t: float, value: float) -> None:
+        x = max(0.0, t - (self.timeline.started if self.timeline.started is not None else t))
+        xs, ys = self.points.setdefault(chart, [[], []])
+        xs.append(round(x, 3))
+        ys.append(round(value, 3))
+
+    def rate(self) -> float | None:
+        """Tokens per second over the last 1.5 s, or since the start where that is shorter."""
+        start = self.timeline.started
+        if start is None or self.now <= start:
+            return None
+        while self.window and self.window[0] < self.now - WINDOW_S:
+            self.window.popleft()
+        return len(self.window) / min(WINDOW_S, self.now - start) if self.timeline.output_tokens else None
+
+    def median_gap(self) -> float | None:
+        """Median ITL so far; computed again only when 5 % more tokens came, since it sorts them all."""
+        count, value = self.gap_median
+        tokens = self.timeline.output_tokens
+        if tokens > count * 1.05:
+            value = percentile(itl_ms(self.timeline), 0.5)
+            self.gap_median = (tokens, value)
+        return value
+
+
+def in_use(memory: Memory) -> float | None:
+    """The bytes that the memory chart shows: allocated on a GPU, else resident in the worker."""
+    return memory.allocated if memory.allocated is not None else memory.rss
+
+
+@dataclass
+class LaneFold:
+    """All that is known of one lane."""
+
+    rounds: int
+    target: int
+    phase: str = "waiting"
+    detail: list[Any] | None = None
+    preparing: bool = False
+    failed: Failed | None = None
+    turn: Turn | None = None
+    ended: list[Turn] = field(default_factory=list)
+    memory: float | None = None
+    reset: bool = False
+    sent: dict[str, Any] = field(default_factory=dict)
+
+    def see(self, round_: int | None, event: Event) -> None:
+        if isinstance(event, Memory):
+            self.memory = in_use(event) if in_use(event) is not None else self.memory
+        if isinstance(event, Failed):
+            self.failed, self.phase = event, event.status
+        if round_ is None:
+            self._prepare(event)
+        else:
+            self._run(round_, event)
+
+    def _prepare(self, event: Event) -> None:
+        if isinstance(event, Phase):
+            self.phase, self.preparing = PHASES.get(event.name, event.name), True
+            self.detail = [event.done, event.total, event.unit] if event.total else None
+        elif isinstance(event, Finished):
+            self.phase, self.detail, self.preparing = "ready", None, False
+
+    def _run(self, round_: int, event: Event) -> None:
+        if self.turn is None or self.turn.number != round_:
+            self.turn, self.reset = Turn(round_), True
+        self.turn.see(event)
+        if isinstance(event, Request | Step):
+            self.phase, self.detail = "running", None
+        elif isinstance(event, Finished):
+            self.ended.append(self.turn)
+            self.phase = "finished" if len(self.ended) >= self.rounds else "waiting"
+
+    def view(self) -> dict[str, Any]:
+        """What to draw now; unknown is None."""
+        turn = self.turn
+        running = turn is not None and turn.timeline.end is None
+        figures = self._live(turn) if running else self.medians()
+        return {
+            "phase": self.phase,
+            "detail": self.detail,
+            "running": running or self.preparing,
+            **figures,
+            "memory": self.memory,
+            "tokens": turn.timeline.output_tokens if turn else 0,
+            "progress": min(1.0, turn.timeline.output_tokens / self.target) if turn else 0.0,
+            "lap": turn.number + 1 if turn else 0,
+            "why": f"{self.failed.why} {self.failed.hint}".strip() if self.failed else None,
+        }
+
+    def _live(self, turn: Turn) -> dict[str, float | None]:
+        return {
+            "rate": turn.rate(),
+            "ttft": METRICS["ttft_ms"].read(turn.timeline),
+            "itl": turn.median_gap(),
+        }
+
+    def medians(self) -> dict[str, float | None]:
+        """The lane's figures once a turn has ended: the median over its rounds."""
+        read = {
+            "rate": METRICS["output_tok_per_s"].read,
+            "ttft": METRICS["ttft_ms"].read,
+            "itl": lambda timeline: percentile(itl_ms(timeline), 0.5),
+        }
+        values = {name: [get(turn.timeline) for turn in self.ended] for name, get in read.items()}
+        known = {name: [v for v in found if v is not None] for name, found in values.items()}
+        return {name: median(found) if found else None for name, found in known.items()}
+
+    def typical(self) -> int | None:
+        """The number of the round nearest the lane's median rate: the one that a replay shows."""
+        middle = self.medians()["rate"]
+        rates = [(METRICS["output_tok_per_s"].read(turn.timeline), turn.number) for turn in self.ended]
+        known = [(abs(rate - middle), number) for rate, number in rates if rate is not None]
+        return min(known)[1] if known else None
+
+    def delta(self) -> dict[str, Any]:
+        """What changed since the last call, text and points included; empty when nothing did."""
+        view = self.view()
+        changed = {key: value for key, value in view.items() if self.sent.get(key, "") != value}
+        self.sent = view
+        if self.reset:
+            changed["reset"], self.reset = True, False
+        if self.turn and self.turn.pieces:
+            changed["text"], self.turn.pieces = self.turn.pieces, []
+        if self.turn and self.turn.points:
+            changed["points"], self.turn.points = self.turn.points, {}
+        return {key: _rounded(value) for key, value in changed.items()}
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+class Race:
+    """One experiment on the stage: feed it records, take view lines."""
+
+    def __init__(self, experiment: Experiment):
+        self.experiment = experiment
+        target = experiment.workload.max_new_tokens * len(experiment.workload.prompts)
+        self.lanes = [LaneFold(experiment.rounds, target) for _ in experiment.lanes]
+
+    def see(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self.lanes[record.lane].see(record.round, record.event)
+
+    def start(self, **values: Any) -> str:
+        """The first line of a log: what is going to happen."""
+        work = self.experiment.workload
+        return line(
+            "start",
+            title=self.experiment.title,
+            rounds=self.experiment.rounds,
+            prompts=len(work.prompts),
+            target=self.lanes[0].target,
+            **values,
+        )
+
+    def tick(self, **values: Any) -> str:
+        """A line with all that changed, or nothing when nothing did."""
+        deltas = {str(number): delta for number, fold in enumerate(self.lanes) if (delta := fold.delta())}
+        return line("tick", lanes=deltas, **values) if deltas else ""
+
+
+def typical_turns(lanes: list[LaneFold], records: list[Record]) -> Iterator[tuple[float, Record]]:
+    """Each lane's typical round, every event with its time on the one clock of a replay, in order."""
+    chosen = {number: fold.typical() for number, fold in enumerate(lanes)}
+    turns = [r for r in records if r.round is not None and r.round == chosen[r.lane]]
+    starts: dict[int, float] = {}
+    for record in turns:
+        if isinstance(record.event, Request):
+            starts.setdefault(record.lane, record.event.t)
+    placed = [(r.event.t - starts[r.lane], r) for r in turns if r.lane in starts]
+    return iter(sorted(placed, key=lambda item: item[0]))
+
+
+def replay(experiment: Experiment, records: list[Record], paced: bool = True) -> str:
+    """The tick lines of a replay: all lanes on one clock, each line with the second `at` which it is due."""
+    whole = Race(experiment)
+    whole.see(records)
+    race = Race(experiment)
+    for fold, real in zip(race.lanes, whole.lanes, strict=True):
+        fold.failed, fold.memory = real.failed, real.memory if not real.ended else None
+        fold.phase = real.failed.status if real.failed and not real.ended else "ready"
+    lines, due = [race.tick(at=0.0)], REPLAY_TICK_S
+    for t, record in typical_turns(whole.lanes, records):
+        while paced and t >= due:
+            lines.append(race.tick(at=round(due, 2)))
+            due += REPLAY_TICK_S
+        event = replace(record.event, t=max(0.0, t)) if t < 0 else record.event
+        race.lanes[record.lane].see(record.round, record.event if t >= 0 else event)
+    lines.append(race.tick(at=round(due, 2)))
+    for fold, real in zip(race.lanes, whole.lanes, strict=True):
+        fold.ended, fold.phase = real.ended, real.phase
+    lines.append(race.tick(at=round(due, 2)))
+    return "".join(lines)

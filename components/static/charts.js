@@ -1,0 +1,101 @@
+// The three overlaid charts. Figures come from Python; colours from CSS variables, so that themes switch live.
+
+import { make, swatch } from "./units.js";
+
+let loading = null;
+
+function plotly(base) {
+  loading ??= new Promise((done, failed) => {
+    const script = make("script", { src: `${base}plotly.min.js` });
+    script.onload = () => done(window.Plotly);
+    script.onerror = failed;
+    document.head.append(script);
+  });
+  return loading;
+}
+
+export class Charts {
+  constructor(root, base, reduced) {
+    this.root = root;
+    this.base = base;
+    this.reduced = reduced;
+    this.charts = [];
+    this.dirty = new Set();
+    new MutationObserver(() => this.recolour()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    this.resizer = new ResizeObserver((entries) => {
+      for (const { target } of entries) if (window.Plotly && target.data) window.Plotly.Plots.resize(target);
+    });
+  }
+
+  // Lay out empty charts. `figures` are plotly.py figures; their meta says id, title, unit and scale.
+  build(figures) {
+    this.resizer.disconnect();
+    for (const chart of this.charts) if (window.Plotly) window.Plotly.purge(chart.plot);
+    this.charts = figures.map((figure) => {
+      const { id, title, unit, scale } = figure.layout.meta;
+      const legend = make("span", { class: "legend" });
+      figure.data.forEach((trace, number) => legend.append(make("span", {}, swatch(number), trace.name)));
+      const plot = make("div", { class: "plot", role: "img", "aria-label": `${title} in ${unit} over seconds, one line a lane` });
+      const box = make("figure", { class: "chart", "data-chart": id }, make("figcaption", {}, make("b", {}, title), make("small", {}, unit), legend), plot);
+      return { id, figure, scale, plot, box };
+    });
+    this.root.replaceChildren(...this.charts.map((chart) => chart.box));
+    this.charts.forEach((chart) => this.dirty.add(chart));
+    plotly(this.base).then(() => {
+      this.draw();
+      this.charts.forEach((chart) => this.resizer.observe(chart.plot));
+    });
+  }
+
+  clear(lane) {
+    for (const chart of this.charts) {
+      chart.figure.data[lane].x = [];
+      chart.figure.data[lane].y = [];
+      this.dirty.add(chart);
+    }
+  }
+
+  add(lane, points) {
+    for (const chart of this.charts) {
+      const [xs, ys] = points[chart.id] ?? [[], []];
+      if (!xs.length) continue;
+      chart.figure.data[lane].x.push(...xs);
+      chart.figure.data[lane].y.push(...ys.map((y) => y * chart.scale));
+      this.dirty.add(chart);
+    }
+  }
+
+  draw() {
+    if (!window.Plotly) return;
+    for (const chart of this.dirty) {
+      this.colours(chart);
+      chart.figure.layout.datarevision = (chart.figure.layout.datarevision ?? 0) + 1;
+      window.Plotly.react(chart.plot, chart.figure.data, chart.figure.layout, { displayModeBar: false, responsive: false });
+    }
+    this.dirty.clear();
+  }
+
+  recolour() {
+    this.charts.forEach((chart) => this.dirty.add(chart));
+    this.draw();
+  }
+
+  colours(chart) {
+    const style = getComputedStyle(this.root);
+    const read = (name) => style.getPropertyValue(name).trim();
+    for (const trace of chart.figure.data) {
+      const colour = read(trace.meta.colour);
+      trace.line = { ...trace.line, color: colour };
+      trace.marker = { ...trace.marker, color: colour };
+    }
+    const { layout } = chart.figure;
+    const empty = chart.figure.data.every((trace) => !trace.x.length);
+    layout.xaxis.showticklabels = layout.yaxis.showticklabels = !empty;
+    layout.font = { ...layout.font, color: read("--ink-2") };
+    for (const axis of [layout.xaxis, layout.yaxis]) {
+      axis.gridcolor = read("--rule");
+      axis.linecolor = read("--rule");
+    }
+    layout.hoverlabel = { bgcolor: read("--card"), bordercolor: read("--rule"), font: { color: read("--ink") } };
+  }
+}

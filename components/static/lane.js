@@ -1,0 +1,131 @@
+// One lane's card: name, badges, the big figure, three small ones, progress and the text as it comes.
+
+import { amount, make, swatch, times } from "./units.js";
+
+const SMALL = [
+  ["ttft", "First token", "ms"],
+  ["itl", "Median gap", "ms"],
+  ["memory", "Memory", "bytes"],
+];
+
+export function laneCard(number, lane, tips, prompts) {
+  const card = make("article", {
+    class: "lane",
+    "data-lane": number,
+    style: `--lane: var(--lane-${number})`,
+    "aria-label": `Lane ${lane.name}`,
+  });
+  const shown = { figures: {}, panes: [], last: null };
+  const badges = lane.badges.map((badge) => make("span", { class: "badge" }, badge));
+  if (lane.simulated) badges.unshift(make("span", { class: "badge simulated" }, "simulated"));
+  const head = make("header", {}, swatch(number), make("h3", {}, lane.name), make("span", { class: "badges" }, ...badges));
+  shown.figures.rate = figure("rate", "Speed", tips.rate, "big");
+  const stats = make("div", { class: "stats" });
+  for (const [key, title] of SMALL) {
+    shown.figures[key] = figure(key, title, tips[key], "small");
+    stats.append(shown.figures[key].box);
+  }
+  shown.ratio = make("p", { class: "ratio" });
+  shown.bar = make("div", { class: "bar" }, make("i"));
+  shown.bar.setAttribute("role", "progressbar");
+  shown.bar.setAttribute("aria-label", `Progress of lane ${lane.name}`);
+  shown.phase = make("span", { class: "phase" });
+  shown.lap = make("span", { class: "lap" });
+  shown.text = make("div", { class: "text", role: "log", "aria-live": "off", tabindex: "0", "aria-label": `Text of lane ${lane.name}` });
+  shown.note = make("p", { class: "note" });
+  card.append(
+    head,
+    make("div", { class: "figures" }, make("div", { class: "speed" }, shown.figures.rate.box, shown.ratio), stats),
+    shown.bar,
+    make("p", { class: "where" }, shown.phase, shown.lap),
+    shown.text,
+    shown.note,
+  );
+  const handle = { card, shown, prompts };
+  clear(handle);
+  show(handle, {});
+  return handle;
+}
+
+function figure(key, title, tip, size) {
+  const value = make("b", {}, "–");
+  const unit = make("small", {});
+  const label = make("abbr", { title: tip, tabindex: "0" }, title);
+  const box = make("div", { class: `figure ${size}`, "data-figure": key }, label, make("span", { class: "amount" }, value, unit));
+  return { box, value, unit };
+}
+
+// Start the text of a new turn.
+export function clear(handle) {
+  const { shown, prompts } = handle;
+  shown.text.replaceChildren();
+  shown.last = null;
+  shown.panes = Array.from({ length: prompts }, (_, place) => {
+    const pane = make("p", {});
+    if (prompts > 1) shown.text.append(make("h5", {}, `Prompt ${place + 1}`));
+    shown.text.append(pane);
+    return pane;
+  });
+}
+
+export function write(handle, pieces) {
+  const { text, panes } = handle.shown;
+  const follows = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
+  for (const [request, piece, accepted] of pieces) {
+    const pane = panes[request] ?? panes[0];
+    pane.append(accepted ? make("mark", { title: "Guessed, checked and kept" }, piece) : document.createTextNode(piece));
+  }
+  if (follows) text.scrollTop = text.scrollHeight;
+}
+
+export function show(handle, view, rounds = 0) {
+  const { shown, card } = handle;
+  set(shown.figures.rate, view.rate, "tok/s");
+  for (const [key, , unit] of SMALL) set(shown.figures[key], view[key], unit);
+  const share = Math.round(100 * (view.progress ?? 0));
+  shown.bar.firstChild.style.transform = `scaleX(${share / 100})`;
+  shown.bar.setAttribute("aria-valuenow", share);
+  shown.phase.textContent = phase(view);
+  shown.lap.textContent = view.lap ? `${view.tokens} tokens · round ${view.lap} of ${rounds}` : "";
+  card.dataset.phase = view.phase ?? "";
+  card.classList.toggle("active", Boolean(view.running));
+  if (view.why) {
+    shown.note.textContent = view.why;
+    shown.note.dataset.kind = "problem";
+  }
+}
+
+function set(slot, value, unit) {
+  const [number, suffix] = amount(value, unit);
+  if (slot.value.textContent !== number) slot.value.textContent = number;
+  if (slot.unit.textContent !== suffix) slot.unit.textContent = suffix;
+}
+
+function phase(view) {
+  if (!view.detail) return view.phase ?? "";
+  const [done, total, unit] = view.detail;
+  const known = unit === "bytes" || unit === "B";
+  const [of, suffix] = known ? amount(total, "bytes") : [total, unit];
+  const so = known ? amount(done ?? 0, "bytes").join(" ") : done;
+  return `${view.phase}: ${so} of ${of} ${suffix}`;
+}
+
+// What the end adds: the ratio to the first lane, whether the text is the same, what really ran.
+export function finish(handle, lane, cell, first) {
+  const { shown } = handle;
+  if (cell?.ratio && !first) {
+    const sure = cell.word === "faster" || cell.word === "slower" || cell.word === "same";
+    shown.ratio.textContent = cell.word === "same" ? `as fast as ${lane.reference}` : `${times(cell.ratio)} of ${lane.reference}${sure ? "" : ", not sure"}`;
+    shown.ratio.dataset.word = sure ? cell.word : "unsure";
+  } else if (first && cell?.value) {
+    shown.ratio.textContent = "reference";
+    shown.ratio.dataset.word = "unsure";
+  }
+  if (lane.why) return;
+  shown.note.replaceChildren();
+  delete shown.note.dataset.kind;
+  if (!first && lane.identical === true) shown.note.append(`Same text as ${lane.reference}, token by token. `);
+  if (!first && lane.identical === false) {
+    shown.note.append(`Text differs from ${lane.reference} from token ${lane.divergence + 1} on. `);
+  }
+}

@@ -1,0 +1,236 @@
+// The stage: reads an append-only log of view lines and draws it on its own clock, never faster than it can.
+
+import { Charts } from "./charts.js";
+import { clear, finish, laneCard, show, write } from "./lane.js";
+import { reality, table } from "./table.js";
+import { make } from "./units.js";
+
+const DRAW_MS = 120;
+const SILENCE_MS = 12000;
+const IDLE = "Pick a question above or set the lanes yourself, then press Run.";
+
+export function mount({ element, props, watch, trigger, base }) {
+  const root = element.querySelector(".stage") ?? element;
+  new Stage(root, props, watch, trigger, base);
+}
+
+// The sentences of a verdict: the claim with its evidence in brackets, then the reasons.
+function parted(text) {
+  return text.split(/(?<=[.!]) (?=[A-Z])/);
+}
+
+function emphasised(claim) {
+  const [, what, evidence] = /^(.*?)( \(.*)?$/s.exec(claim);
+  return [make("b", {}, what), evidence ? make("span", {}, evidence) : null];
+}
+
+class Stage {
+  constructor(root, props, watch, trigger, base) {
+    Object.assign(this, { root, props, trigger });
+    this.reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.status = make("div", { class: "verdict", role: "status", "aria-live": "polite" });
+    this.lanes = make("div", { class: "lanes" });
+    this.chartRow = make("div", { class: "charts" });
+    this.after = make("div", { class: "after" });
+    root.replaceChildren(this.status, this.lanes, this.chartRow, this.after);
+    this.charts = new Charts(this.chartRow, base, this.reduced);
+    this.head = "";
+    this.cost = 0;
+    this.heard = performance.now();
+    watch("value", () => this.pull());
+    watch("setup", () => this.preview());
+    setInterval(() => this.listen(), 2000);
+    this.preview();
+    this.pull();
+  }
+
+  // While nothing runs the stage shows the lanes as they are set up.
+  preview() {
+    if (this.state && this.state !== "idle") return;
+    const setup = JSON.parse(this.props.setup || "null");
+    if (!setup) return;
+    const same = JSON.stringify(setup.lanes.map((lane) => lane.name));
+    this.enter("idle");
+    this.layOut({ ...setup, tips: setup.tips, prompts: 1 }, same !== this.drawn);
+    this.drawn = same;
+    this.say("Ready", IDLE);
+  }
+
+  // Take in what the log has grown by; a different first line is a different log.
+  pull() {
+    const log = this.props.value || "";
+    const end = log.indexOf("\n");
+    if (end < 0) return;
+    if (log.slice(0, end) !== this.head) {
+      this.head = log.slice(0, end);
+      this.offset = 0;
+      this.pending = [];
+      this.clock = null;
+    }
+    const added = log.slice(this.offset, log.lastIndexOf("\n"));
+    this.offset += added.length;
+    this.heard = performance.now();
+    for (const text of added.split("\n")) if (text) this.pending.push(JSON.parse(text));
+    this.schedule();
+  }
+
+  schedule() {
+    if (this.waiting) return;
+    this.waiting = true;
+    const draw = () => {
+      this.waiting = false;
+      const began = performance.now();
+      this.flush();
+      this.cost = 0.7 * this.cost + 0.3 * (performance.now() - began);
+    };
+    const pause = Math.max(DRAW_MS, 3 * this.cost);
+    setTimeout(() => (document.hidden ? draw() : requestAnimationFrame(draw)), pause);
+  }
+
+  // Apply what is due. Lines of a replay carry the second `at` which they are due on its clock.
+  flush() {
+    const now = performance.now();
+    while (this.pending.length) {
+      const line = this.pending[0];
+      if (line.at !== undefined && !this.skipped) {
+        this.clock ??= now;
+        if (line.at * 1000 > now - this.clock) break;
+      }
+      this.apply(this.pending.shift());
+    }
+    this.handles?.forEach((handle, number) => show(handle, this.views[number], this.start.rounds));
+    this.charts.draw();
+    if (this.pending.length) this.schedule();
+  }
+
+  apply(line) {
+    if (line.kind === "start") this.begin(line);
+    if (line.kind === "beat") this.beat(line);
+    if (line.kind === "tick") this.tick(line);
+    if (line.kind === "end") this.end(line);
+  }
+
+  begin(line) {
+    this.skipped = line.replay && (this.reduced || !line.paced);
+    this.drawn = null;
+    this.layOut(line, true);
+    this.enter(line.replay ? "running" : "queued");
+    this.reveal();
+    this.root.dataset.replay = line.replay ? "true" : "false";
+    if (line.replay) this.say("Replay", `Every lane's typical round on one clock, at real speed.`, this.button("Skip to the end", () => this.skip(), "skip"));
+    else this.say("Starting", "The engine is being started.");
+  }
+
+  // On a narrow screen the stage is below the controls: bring it up, but only for somebody who pressed something.
+  reveal() {
+    if (!navigator.userActivation?.hasBeenActive || !matchMedia("(max-width: 1060px)").matches) return;
+    this.root.scrollIntoView({ block: "start", behavior: this.reduced ? "auto" : "smooth" });
+  }
+
+  layOut(line, fresh) {
+    this.start = line;
+    this.views = line.lanes.map(() => ({}));
+    this.handles = line.lanes.map((lane, number) => laneCard(number, lane, line.tips, line.prompts));
+    this.lanes.replaceChildren(...this.handles.map((handle) => handle.card));
+    this.lanes.style.setProperty("--count", line.lanes.length);
+    this.lanes.dataset.count = line.lanes.length;
+    this.after.replaceChildren();
+    if (fresh) this.charts.build(structuredClone(line.figures));
+  }
+
+  beat(line) {
+    if (line.state === "queued") {
+      this.enter("queued");
+      const runs = line.position === 1 ? "1 run is" : `${line.position} runs are`;
+      this.say("In the queue", line.position ? `${runs} before yours. It starts by itself.` : "Yours is next.");
+    } else if (this.state === "queued") this.enter("running");
+  }
+
+  tick(line) {
+    if (this.state === "queued") this.enter("running");
+    for (const [number, delta] of Object.entries(line.lanes)) {
+      const handle = this.handles[number];
+      if (delta.reset) {
+        clear(handle);
+        this.charts.clear(Number(number));
+      }
+      if (delta.text) write(handle, delta.text);
+      if (delta.points) this.charts.add(Number(number), delta.points);
+      Object.assign(this.views[number], delta);
+    }
+    if (!this.start.replay) this.turns();
+  }
+
+  // Say which lane is running, and how many turns are done.
+  turns() {
+    const number = this.views.findIndex((view) => view.running);
+    if (number < 0) return;
+    const view = this.views[number];
+    const name = this.start.lanes[number].name;
+    const what = view.phase === "running" ? `Lane ${name} runs round ${view.lap} of ${this.start.rounds}` : `Lane ${name}: ${view.phase}`;
+    if (what === this.said) return;
+    this.said = what;
+    this.say(what, "Lanes take turns, so that they do not slow each other down.");
+  }
+
+  end(line) {
+    this.enter(line.state);
+    this.said = null;
+    const speeds = line.rows[0]?.cells ?? [];
+    this.handles.forEach((handle, number) => line.lanes[number] && finish(handle, line.lanes[number], speeds[number], !number));
+    const again = line.replayable ? this.button("Replay the race", () => this.trigger("replay", { run: this.start.run }), "again") : null;
+    const reuse = this.button("Use this setup", () => this.trigger("reuse", { run: this.start.run }), "reuse");
+    this.say(...this.outcome(line), again, reuse);
+    const names = this.start.lanes.map((lane) => lane.name);
+    this.after.replaceChildren();
+    if (line.rows.length) this.after.append(table(names, line), reality(names, line));
+  }
+
+  // Title and further words of the end. With several verdicts each one's reasons go to its own lane's card.
+  outcome(line) {
+    const verdicts = line.verdicts.map((verdict) => ({ ...verdict, parts: parted(verdict.sentence) }));
+    if (verdicts.length > 1) {
+      for (const { lane, parts } of verdicts) this.handles[lane].shown.note.textContent = parts.slice(1).join(" ");
+      return ["Verdict", make("ul", {}, ...verdicts.map(({ parts }) => make("li", {}, ...emphasised(parts[0]))))];
+    }
+    if (verdicts.length) return [verdicts[0].parts[0], verdicts[0].parts.slice(1).join(" ")];
+    const [first, ...more] = this.failures(line);
+    return [first, more.join(" ")];
+  }
+
+  failures(line) {
+    const failed = line.lanes.map((lane, number) => lane.why && `Lane ${this.start.lanes[number].name}: ${lane.why}`).filter(Boolean);
+    if (failed.length) return failed;
+    return [line.state === "stopped" ? "Stopped. What was measured so far stays below." : "One lane alone is measured, not compared."];
+  }
+
+  skip() {
+    this.skipped = true;
+    this.schedule();
+  }
+
+  button(label, action, name) {
+    return make("button", { type: "button", class: "quiet", "data-action": name, onclick: action }, label);
+  }
+
+  say(title, text, ...buttons) {
+    const simulated = this.start?.lanes.some((lane) => lane.simulated) ? make("span", { class: "badge simulated" }, "simulated") : null;
+    const more = text instanceof Node ? text : text ? make("p", { class: "more" }, text) : null;
+    const words = make("div", { class: "words" }, make("p", { class: "title" }, ...emphasised(title)), more);
+    this.status.replaceChildren(words, make("div", { class: "actions" }, simulated, ...buttons));
+  }
+
+  enter(state) {
+    this.state = state;
+    this.root.dataset.state = state;
+    document.body.dataset.race = state;
+  }
+
+  // A log that has been silent for long has lost its connection: ask the server to send it again.
+  listen() {
+    const live = (this.state === "running" || this.state === "queued") && !this.start.replay;
+    if (!live || document.hidden || performance.now() - this.heard < SILENCE_MS) return;
+    this.heard = performance.now();
+    this.trigger("heal");
+  }
+}

@@ -1,0 +1,100 @@
+"""What a run came to, for the stage: the verdict's sentences, the comparison table, and what really ran."""
+
+from typing import Any
+
+from engine.measure.metrics import METRICS
+
+ITL = "Gap between two consecutive tokens of a request (inter-token latency), pooled over all rounds"
+FURTHER = (
+    ("metrics", "itl_p50_ms", "Median gap (ITL p50)", "ms", "lower", f"{ITL}: half are shorter."),
+    ("metrics", "itl_p90_ms", "Slow gaps (ITL p90)", "ms", "lower", f"{ITL}: one in ten is longer."),
+    (
+        "metrics",
+        "itl_p99_ms",
+        "Slowest gaps (ITL p99)",
+        "ms",
+        "lower",
+        f"{ITL}: one in a hundred is longer. From 100 gaps up.",
+    ),
+    ("memory", "weights_bytes", "Weights", "bytes", "lower", "Bytes of the loaded model's weights."),
+    ("memory", "kv_bytes", "KV cache", "bytes", "lower", "Largest size of the kept keys and values."),
+    ("memory", "peak_bytes", "Peak memory", "bytes", "lower", "The most that the engine's process held."),
+)
+"""Rows of the table beside METRICS: where in a lane's result, key, title, unit, better, definition."""
+
+TIPS = {
+    "rate": "While it runs: tokens per second over the last 1.5 s. Afterwards, median over the rounds: "
+    + METRICS["output_tok_per_s"].definition,
+    "ttft": METRICS["ttft_ms"].definition,
+    "itl": f"{ITL.removesuffix(', pooled over all rounds')}: the median.",
+    "memory": "In use: on a GPU what torch has allocated, else what the engine's process holds (resident).",
+}
+"""Definitions of the figures on a lane's card."""
+
+
+def summary(result: dict[str, Any] | None, state: str) -> dict[str, Any]:
+    """JSON-ready: verdicts, rows and lanes; all empty where a run left no result."""
+    if not result:
+        return {"state": state, "verdicts": [], "rows": [], "lanes": []}
+    headline = next(iter(METRICS))
+    numbers = {lane["name"]: number for number, lane in enumerate(result["lanes"])}
+    verdicts = [
+        {"lane": numbers[v["lane"]], "word": v["word"], "sentence": v["sentence"]}
+        for v in result["verdicts"]
+        if v["metric"] == headline and v["pairs"]
+    ]
+    return {
+        "state": state,
+        "verdicts": verdicts,
+        "rows": _rows(result),
+        "lanes": [_lane(lane) for lane in result["lanes"]],
+    }
+
+
+def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    judged = {(v["metric"], v["lane"]): v for v in result["verdicts"]}
+    rows = [
+        _row(result, ("metrics", m.name, m.title, m.unit, m.better, m.definition), judged)
+        for m in METRICS.values()
+    ]
+    rows += [_row(result, row, judged) for row in FURTHER]
+    return [row for row in rows if any(cell["value"] is not None for cell in row["cells"])]
+
+
+def _row(result: dict[str, Any], row: tuple[str, ...], judged: dict[tuple[str, str], Any]) -> dict[str, Any]:
+    where, key, title, unit, better, definition = row
+    first = result["lanes"][0][where].get(key)
+    cells = []
+    for lane in result["lanes"]:
+        value, verdict = lane[where].get(key), judged.get((key, lane["name"]), {})
+        plain = value / first if value and first and lane is not result["lanes"][0] else None
+        cells.append(
+            {
+                "value": value,
+                "ratio": verdict.get("ratio") or plain,
+                **{part: verdict.get(part) for part in ("low", "high", "word", "pairs")},
+            }
+        )
+    return {"key": key, "title": title, "unit": unit, "better": better, "tip": definition, "cells": cells}
+
+
+def _lane(lane: dict[str, Any]) -> dict[str, Any]:
+    equality = lane["equality"]
+    failed = lane["status"] not in ("finished", "cancelled")
+    return {
+        "status": lane["status"],
+        "why": " ".join(filter(None, (lane["why"], lane["hint"]))) if failed else None,
+        "identical": equality["identical"],
+        "reference": equality["reference"],
+        "divergence": equality["first_divergence"],
+        "effective": {key: _plain(value) for key, value in lane["effective"].items() if _plain(value)},
+        "costs": {key.removesuffix("_s"): cost for key, cost in lane["phases"].items() if cost},
+    }
+
+
+def _plain(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items() if inner not in (None, "")) or None
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or None
+    return None if value in (None, "", False) else str(value)

@@ -1,0 +1,45 @@
+"""Watching a job: an append-only log of view lines that grows while the job runs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+POLL_S = 0.2
+BEAT_POLLS = 10
+ENDED = {
+    "finished": "done",
+    "failed": "failed",
+    "cancelled": "stopped",
+    "interrupted": "stopped",
+}
+"""What the stage calls the end of a job."""
+
+
+async def follow(
+    jobs: Any, run: str, race: Any, opening: str, line: Callable[..., str], closing: Callable[[str], str]
+) -> AsyncIterator[str]:
+    """Yield the whole log each time it grew, from the first record on, until the job ends.
+
+    `race` folds the records; `closing(state)` is the last line. A beat goes out even when nothing happens,
+    so that a browser can tell a slow run from a lost connection.
+    """
+    log, seen, polls, place = opening, 0, 0, -1
+    yield log
+    while True:
+        jobs.watch(run)
+        state, position = jobs.state(run), jobs.position(run)
+        records = jobs.records(run, seen)
+        seen += len(records)
+        race.see(records)
+        added = race.tick()
+        if state not in ENDED and (position != place or (not added and polls % BEAT_POLLS == 0)):
+            added = line("beat", position=position, state=state) + added
+            place = position
+        if state in ENDED:
+            yield log + added + closing(state)
+            return
+        if added:
+            log += added
+            yield log
+        polls += 1
+        await asyncio.sleep(POLL_S)

@@ -1,0 +1,129 @@
+"""The workload's controls: model, prompts, lengths, rounds, sampling, and the way to plain data and back."""
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from components.controls import control, value
+from engine.models.catalogue import MODELS
+from engine.spec import Experiment, Workload
+
+BREAK = "---"
+QUICK, VERDICT = 1, 8
+SAMPLING = ("temperature", "seed", "fixed_length", "chat")
+RANDOM = "random:"
+NOISE = "Random weights of a real architecture: nothing is fetched, and the text will be noise."
+
+EXAMPLES = {
+    "Explain": "Explain in one paragraph why the sky is blue.",
+    "Repeat": "Repeat this list twice, word for word: clutch, gearbox, throttle, brake, helmet, visor, glove.",
+    "Code": "Rewrite this function with type hints:\ndef area(width, height):\n    return width * height",
+    "Four at once": f"\n{BREAK}\n".join(
+        f"Say in two sentences what {thing} is."
+        for thing in ("a pit stop", "a lap", "a gearbox", "slipstream")
+    ),
+}
+
+
+def editor(start: Experiment) -> dict[str, Component]:
+    """Build the controls inside the current block, keyed by address."""
+    made: dict[str, Component] = {}
+    made["model"] = gr.Dropdown(
+        choices(), value=start.model, label="Model", allow_custom_value=True, elem_id="model"
+    )
+    made["workload.prompts"] = gr.Textbox(
+        joined(start), label="Prompt", lines=3, max_lines=6, elem_id="prompt",
+        placeholder=f"What every lane is asked. Several prompts: a line {BREAK} between them.",
+    )  # fmt: skip
+    return made
+
+
+def lengths(start: Experiment) -> dict[str, Component]:
+    """Output length and rounds, side by side in the current row."""
+    fields = Workload.model_fields
+    return {
+        "workload.max_new_tokens": control(
+            "max_new_tokens", fields["max_new_tokens"], label="New tokens",
+            value=start.workload.max_new_tokens, elem_id="tokens", min_width=90,
+        ),
+        "rounds": gr.Radio(
+            rounds(start.rounds), value=start.rounds, label="Rounds", elem_id="rounds", min_width=180
+        ),
+    }  # fmt: skip
+
+
+def sampling(start: Experiment) -> dict[str, Component]:
+    """What is seldom changed."""
+    titles = {"fixed_length": "Exactly that many tokens", "chat": "Chat template"}
+    return {
+        f"workload.{name}": control(
+            name, Workload.model_fields[name], label=titles.get(name, name.capitalize()),
+            value=getattr(start.workload, name), elem_classes=["row", "knob"],
+        )
+        for name in SAMPLING
+    }  # fmt: skip
+
+
+def rounds(chosen: int) -> list[tuple[str, int]]:
+    """A quick look, a verdict, and whatever a preset asks for."""
+    known = [(f"{QUICK} · quick look", QUICK), (f"{VERDICT} · verdict", VERDICT)]
+    return known if chosen in (QUICK, VERDICT) else [*known, (str(chosen), chosen)]
+
+
+def choices() -> list[tuple[str, str]]:
+    """The catalogue, then the same architectures with random weights."""
+    real = [
+        (f"{model.title} · {_size(model.parameters)}{' · gated' * model.gated}", name)
+        for name, model in MODELS.items()
+    ]
+    noise = [
+        (f"{model.title} · {_size(model.parameters)} · random weights", RANDOM + name)
+        for name, model in MODELS.items()
+        if model.architecture
+    ]
+    return real + noise
+
+
+def about(model: str) -> str:
+    """One line of HTML on the chosen model."""
+    known = MODELS.get(model.removeprefix(RANDOM))
+    if not known:
+        return "<p>A hub id (owner/name) or a folder on this machine.</p>"
+    facts = [f"{_size(known.parameters)} parameters", known.licence, f"context {known.context:,}"]
+    facts += ["gated: the hub asks for an account"] if known.gated else []
+    text = NOISE if model.startswith(RANDOM) else " · ".join(facts)
+    return f"<p>{escape(text)}</p>"
+
+
+def asked(values: dict[str, Any]) -> dict[str, Any]:
+    """An experiment's plain data without its lanes."""
+    fields = Workload.model_fields
+    data = {name: value(fields[name], values[f"workload.{name}"]) for name in (*SAMPLING, "max_new_tokens")}
+    prompts = [part.strip() for part in f"\n{values['workload.prompts']}\n".split(f"\n{BREAK}\n")]
+    return {
+        "model": str(values["model"] or "").strip(),
+        "rounds": values["rounds"],
+        "workload": {**data, "prompts": prompts},
+    }
+
+
+def shown(experiment: Experiment) -> dict[str, Any]:
+    """The updates that show an experiment's workload: the inverse of `asked`."""
+    work = experiment.workload
+    updates = {f"workload.{name}": getattr(work, name) for name in (*SAMPLING, "max_new_tokens")}
+    return {
+        "model": gr.update(value=experiment.model),
+        "workload.prompts": joined(experiment),
+        "rounds": gr.update(choices=rounds(experiment.rounds), value=experiment.rounds),
+        **updates,
+    }
+
+
+def joined(experiment: Experiment) -> str:
+    return f"\n{BREAK}\n".join(experiment.workload.prompts)
+
+
+def _size(parameters: int) -> str:
+    return f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.0f}M"

@@ -1,0 +1,180 @@
+"""Jobs wait their turn, survive their browser, and end up in a history that replays."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+from engine.event import TERMINAL
+from engine.measure.result import result
+from engine.refusal import Refusal
+from engine.run.child import ROOT
+from engine.run.jobs import Jobs
+from engine.run.store import MIGRATIONS, Store
+from engine.spec import Experiment
+
+
+def simulated(tokens: int = 10, rounds: int = 1, **knobs) -> Experiment:
+    backend = {"name": "simulated", "ttft_ms": 5, "tpot_ms": 2, **knobs}
+    workload = {"prompts": ["go"], "max_new_tokens": tokens}
+    lanes = {"A": {"backend": backend}, "B": {"backend": backend}}
+    return Experiment.read({"title": "test", "rounds": rounds, "workload": workload, "lanes": lanes})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "history.db")
+
+
+@pytest.fixture
+def jobs(store):
+    jobs = Jobs(store)
+    yield jobs
+    jobs.close()
+
+
+def wait(jobs: Jobs, run: str, states=("finished", "failed", "cancelled"), seconds: float = 20.0) -> str:
+    end = time.monotonic() + seconds
+    while jobs.state(run) not in states and time.monotonic() < end:
+        jobs.watch(run)
+        time.sleep(0.02)
+    return jobs.state(run)
+
+
+def test_a_job_runs_and_its_history_replays_to_the_same_result(jobs, store):
+    run = jobs.submit(simulated(rounds=2), "me")
+    assert wait(jobs, run) == "finished"
+    live, kept = jobs.records(run), store.records(run)
+    assert kept == live and len(live) > 40
+    assert store.run(run)["result"] == json.loads(json.dumps(jobs.result(run)))
+    again = result(store.experiment(run), jobs.result(run)["machine"], kept)
+    assert json.loads(json.dumps(again)) == store.run(run)["result"]
+
+
+def test_records_from_the_middle_are_the_rest(jobs, store):
+    run = jobs.submit(simulated(tokens=400), "me")
+    wait(jobs, run)
+    whole = store.records(run)
+    for start in (0, 1, len(whole) // 2, len(whole) - 1, len(whole)):
+        assert store.records(run, start) == whole[start:] == jobs.records(run, start)
+
+
+def test_two_people_are_served_one_after_another_and_see_their_position(jobs):
+    first = jobs.submit(simulated(tokens=200), "ann")
+    second = jobs.submit(simulated(), "bob")
+    third = jobs.submit(simulated(), "cid")
+    wait(jobs, first, ("running",))
+    assert [jobs.position(run) for run in (first, second, third)] == [0, 1, 2]
+    assert jobs.current("bob") == second
+    for run in (second, third):
+        assert wait(jobs, run) == "finished"
+    assert jobs.current("bob") is None
+    ends = [[r for r in jobs.records(run) if isinstance(r.event, TERMINAL)][-1].event.t for run in (first, second, third)]
+    assert ends == sorted(ends)
+
+
+def test_only_the_owner_stops_a_job(jobs):
+    run = jobs.submit(simulated(tokens=2000), "ann")
+    wait(jobs, run, ("running",))
+    assert not jobs.cancel(run, "bob")
+    assert jobs.state(run) == "running"
+    assert jobs.cancel(run, "ann")
+    assert wait(jobs, run) == "cancelled"
+    assert all(lane["status"] == "cancelled" for lane in jobs.result(run)["lanes"])
+
+
+def test_a_queued_job_can_be_stopped(jobs):
+    first = jobs.submit(simulated(tokens=300), "ann")
+    second = jobs.submit(simulated(), "bob")
+    jobs.cancel(second, "bob")
+    assert jobs.state(second) == "cancelled"
+    assert wait(jobs, first) == "finished"
+
+
+def test_a_job_that_nobody_watches_is_stopped(store):
+    jobs = Jobs(store, unwatched_s=0.4)
+    run = jobs.submit(simulated(tokens=4000), "ann")
+    end = time.monotonic() + 10
+    while jobs.state(run) in ("queued", "running") and time.monotonic() < end:
+        time.sleep(0.05)
+    assert jobs.state(run) == "cancelled"
+    jobs.close()
+
+
+def test_a_failed_lane_makes_a_failed_run_with_a_result(jobs):
+    run = jobs.submit(simulated(fault="raise"), "me")
+    assert wait(jobs, run) == "failed"
+    lane = jobs.result(run)["lanes"][0]
+    assert lane["status"] == "failed" and "ArithmeticError" in lane["why"]
+
+
+def test_history_is_the_owners_and_newest_first(jobs):
+    runs = [jobs.submit(simulated(), owner) for owner in ("ann", "bob", "ann")]
+    for run in runs:
+        wait(jobs, run)
+    assert [row["id"] for row in jobs.history("ann")] == [runs[2], runs[0]]
+    assert len(jobs.history()) == 3
+    assert all(row["simulated"] and row["lanes"][0]["name"] == "A" for row in jobs.history())
+
+
+def test_a_beginning_of_an_id_will_do_and_an_unknown_one_is_refused(jobs):
+    run = jobs.submit(simulated(), "me")
+    wait(jobs, run)
+    assert jobs.store.run(run[:8])["id"] == run
+    for wrong in ("nothing", "%", "", "' OR 1=1"):
+        with pytest.raises(Refusal):
+            jobs.store.run(wrong)
+
+
+def test_a_server_that_was_killed_leaves_an_interrupted_run(tmp_path):
+    script = (
+        "import sys, time, pathlib\n"
+        "sys.path.insert(0, sys.argv[2])\n"
+        "from engine.run.jobs import Jobs\nfrom engine.run.store import Store\n"
+        "from tests.engine.test_jobs import simulated\n"
+        "jobs = Jobs(Store(pathlib.Path(sys.argv[1])))\n"
+        "run = jobs.submit(simulated(tokens=4000), 'me')\n"
+        "while len(jobs.records(run)) < 300: time.sleep(0.01)\n"
+        "time.sleep(0.7); print(run, flush=True); time.sleep(60)\n"
+    )
+    path = tmp_path / "history.db"
+    command = [sys.executable, "-c", script, str(path), str(ROOT)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    run = server.stdout.readline().strip()
+    server.kill()
+    server.wait()
+    jobs = Jobs(Store(path))
+    assert jobs.state(run) == "interrupted"
+    assert len(jobs.records(run)) >= 300
+    jobs.close()
+
+
+def test_a_disk_that_is_full_costs_the_record_and_not_the_run(jobs, store):
+    store.db.execute("PRAGMA max_page_count = 12")
+    run = jobs.submit(simulated(tokens=2000, tpot_ms=0.5), "me")
+    assert wait(jobs, run) == "finished"
+    assert jobs.result(run)["verdicts"]
+    assert "could not be saved" in jobs.warning
+    store.db.execute("PRAGMA max_page_count = 1000000")
+    following = jobs.submit(simulated(), "me")
+    assert wait(jobs, following) == "finished"
+    assert store.records(following)
+
+
+def test_a_damaged_history_is_one_sentence(tmp_path):
+    path = tmp_path / "history.db"
+    path.write_bytes(b"this is not a database" * 500)
+    with pytest.raises(Refusal, match="cannot be opened"):
+        Store(path)
+
+
+def test_a_newer_history_is_left_alone(tmp_path):
+    path = tmp_path / "history.db"
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    with pytest.raises(Refusal, match="newer version"):
+        Store(path)

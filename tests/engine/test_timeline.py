@@ -1,0 +1,73 @@
+"""Metrics against a timetable that can be checked by hand."""
+
+import pytest
+
+from engine.event import Phase, Request, Step
+from engine.measure.metrics import METRICS, acceptance, itl_ms, percentile
+from engine.measure.timeline import Timeline
+
+
+def line(*events) -> Timeline:
+    timeline = Timeline()
+    for event in events:
+        timeline.see(event)
+    return timeline
+
+
+def plain() -> Timeline:
+    """10 prompt tokens, first token after 200 ms, then 20 ms each, 5 tokens."""
+    steps = [Step(1.2 + 0.02 * n, (0,), ((n,),), ((str(n),),)) for n in range(5)]
+    return line(Request(1.0, 0, 10), *steps)
+
+
+def test_one_request_has_the_figures_of_its_timetable():
+    values = {name: metric.read(plain()) for name, metric in METRICS.items()}
+    assert values["ttft_ms"] == pytest.approx(200)
+    assert values["tpot_ms"] == pytest.approx(20)
+    assert values["e2e_ms"] == pytest.approx(280)
+    assert values["output_tok_per_s"] == pytest.approx(5 / 0.28)
+    assert values["prefill_tok_per_s"] == pytest.approx(50)
+    assert itl_ms(plain()) == pytest.approx([20] * 4)
+    assert plain().text(0) == "01234"
+
+
+def test_tokens_accepted_in_one_step_share_its_time():
+    timeline = line(
+        Request(0.0, 0, 4),
+        Step(0.1, (0,), ((1,),)),
+        Step(0.4, (0,), ((2, 3, 4),), drafted=4, accepted=2),
+    )
+    assert itl_ms(timeline) == pytest.approx([100, 100, 100])
+    assert METRICS["tpot_ms"].read(timeline) == pytest.approx(100)
+    assert acceptance(timeline) == pytest.approx(3)
+    assert timeline.requests[0].accepted == [False, True, True, False]
+
+
+def test_a_batch_counts_every_token_and_each_prompt_once():
+    timeline = line(
+        Request(0.0, 0, 10),
+        Request(0.0, 1, 30),
+        Step(0.2, (0, 1), ((1,), (1,))),
+        Step(0.3, (0, 1), ((2,), (2,))),
+    )
+    assert METRICS["output_tok_per_s"].read(timeline) == pytest.approx(4 / 0.3)
+    assert METRICS["prefill_tok_per_s"].read(timeline) == pytest.approx(40 / 0.2)
+
+
+def test_nothing_yet_is_unknown_not_zero():
+    for events in ([], [Request(0.0, 0, 3)]):
+        assert all(metric.read(line(*events)) is None for metric in METRICS.values())
+    one = line(Request(0.0, 0, 3), Step(0.1, (0,), ((1,),)))
+    assert METRICS["tpot_ms"].read(one) is None
+
+
+def test_p99_needs_a_hundred_samples():
+    assert percentile(range(99), 0.99) is None
+    assert percentile(range(101), 0.99) == pytest.approx(99)
+    assert percentile([], 0.5) is None
+    assert percentile([1, 2, 3, 4], 0.5) == pytest.approx(2.5)
+
+
+def test_phases_are_spans():
+    spans = line(Phase(1.0, "load"), Phase(3.0, "compile"), Phase(3.5, "compile"), Phase(7.0, "warmup")).spans()
+    assert spans == {"load": 2.0, "compile": 4.0, "warmup": 0.0}
