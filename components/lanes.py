@@ -42,11 +42,7 @@ def lane(values: Values) -> Lane:
     """The lane that the widgets say. Raises Refusal with one sentence."""
     name = values["backend"]
     backend = {"name": name, **_knobs(f"backend.{name}", backends()[name], values)}
-    opts = {
-        key: _knobs(f"opts.{key}", part, values)
-        for key, part in optimizations().items()
-        if _on(key, part, values)
-    }
+    opts = {key: _knobs(f"opts.{key}", part, values) for key, part in optimizations().items() if _on(key, part, values)}
     data = {"backend": backend, "device": values["device"], "opts": opts}
     return Experiment.read({"workload": {"prompts": "-"}, "lanes": {"lane": data}}).lanes["lane"]
 
@@ -132,17 +128,13 @@ def _optimization(name: str, part: type[Part], values: Values) -> dict[str, Comp
             shown |= {"value": values[address], "elem_classes": ["row", "choice"]}
             made = {address: control(first, part.model_fields[first], switch=not part.always, **shown)}
         else:
-            made = {
-                f"opts.{name}": gr.Checkbox(values[f"opts.{name}"], elem_classes=["row", "switch"], **shown)
-            }
+            made = {f"opts.{name}": gr.Checkbox(values[f"opts.{name}"], elem_classes=["row", "switch"], **shown)}
         if closed:
             gr.HTML(f"<p>{escape(closed)}</p>", elem_classes=["why"])
         return made | _fields(f"opts.{name}", part, values, "of-on", skip=first)
 
 
-def _fields(
-    address: str, part: type[Part], values: Values, when: str, skip: str | None = None
-) -> dict[str, Component]:
+def _fields(address: str, part: type[Part], values: Values, when: str, skip: str | None = None) -> dict[str, Component]:
     return {
         f"{address}.{knob}": control(
             knob, field, value=values[f"{address}.{knob}"], info=None, elem_classes=["row", "knob", when]
@@ -212,9 +204,7 @@ class Lanes:
         keys = addresses()
         names, widgets = flat[1 : 1 + MAX_LANES], flat[1 + MAX_LANES :]
         rows = [widgets[n * len(keys) : (n + 1) * len(keys)] for n in range(MAX_LANES)]
-        every = [
-            {"name": name, **dict(zip(keys, row, strict=True))} for name, row in zip(names, rows, strict=True)
-        ]
+        every = [{"name": name, **dict(zip(keys, row, strict=True))} for name, row in zip(names, rows, strict=True)]
         return every[: int(flat[0])]
 
     def write(self, lanes: list[Values], tab: int) -> list[Any]:

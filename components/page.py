@@ -51,9 +51,7 @@ class Page:
         self.first = Experiment.read(FIRST)
 
     def build(self) -> gr.Blocks:
-        with gr.Blocks(
-            title="Pitlane", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
-        ) as blocks:
+        with gr.Blocks(title="Pitlane", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
             self.owner = gr.BrowserState("", storage_key="pitlane-owner", secret="pitlane")
             header()
             with gr.Row(elem_id="presets"):
@@ -74,9 +72,7 @@ class Page:
     def _rail(self) -> None:
         self.work = workload.editor(self.first)
         with gr.Row(elem_id="examples"):
-            self.examples = {
-                title: gr.Button(title, elem_classes=["chip"], size="sm") for title in workload.EXAMPLES
-            }
+            self.examples = {title: gr.Button(title, elem_classes=["chip"], size="sm") for title in workload.EXAMPLES}
         self.about = gr.HTML(workload.about(self.first.model), elem_id="about")
         with gr.Row(elem_id="lengths"):
             self.work |= workload.lengths(self.first)
@@ -111,17 +107,13 @@ class Page:
         for name, button in self.presets.items():
             button.click(partial(self.fill, presets()[name]), None, filled, **quiet)
         for title, button in self.examples.items():
-            button.click(
-                partial(str, workload.EXAMPLES[title]), None, [self.work["workload.prompts"]], **quiet
-            )
+            button.click(partial(str, workload.EXAMPLES[title]), None, [self.work["workload.prompts"]], **quiet)
         for button, change in (
             (self.lanes.add, grown),
             (self.lanes.copy, copied),
             (self.lanes.remove, shrunk),
         ):
-            button.click(
-                partial(self.change, change), [self.lanes.tab, *form], [*self.lanes.outputs, *noted], **quiet
-            )
+            button.click(partial(self.change, change), [self.lanes.tab, *form], [*self.lanes.outputs, *noted], **quiet)
         gr.api(self.api, api_name="run", concurrency_limit=None)
 
     # the form
@@ -231,9 +223,7 @@ class Page:
     def pick(self, owner: str, event: gr.EventData) -> tuple:
         """Replay a run of the history."""
         if self.jobs.current(owner):
-            return gr.skip(), _said(
-                "Your run is still going. Replay an old one when it has ended, or press Stop."
-            )
+            return gr.skip(), _said("Your run is still going. Replay an old one when it has ended, or press Stop.")
         try:
             return self._recorded(event.run), ""
         except Refusal as refusal:

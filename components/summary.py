@@ -54,8 +54,7 @@ def summary(result: dict[str, Any] | None, state: str) -> dict[str, Any]:
 def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     judged = {(v["metric"], v["lane"]): v for v in result["verdicts"]}
     rows = [
-        _row(result, ("metrics", m.name, m.title, m.unit, m.better, m.definition), judged)
-        for m in METRICS.values()
+        _row(result, ("metrics", m.name, m.title, m.unit, m.better, m.definition), judged) for m in METRICS.values()
     ]
     rows += [_row(result, row, judged) for row in FURTHER]
     return [row for row in rows if any(cell["value"] is not None for cell in row["cells"])]

@@ -41,18 +41,12 @@ def theme() -> gr.themes.Base:
         "panel_background_fill": "transparent",
     }
     dark = {
-        f"{key}_dark": text
-        for key, text in look.items()
-        if f"{key}_dark" in gr.themes.Base.set.__code__.co_varnames
+        f"{key}_dark": text for key, text in look.items() if f"{key}_dark" in gr.themes.Base.set.__code__.co_varnames
     }
-    return gr.themes.Base(font=[sans, "system-ui", "sans-serif"], font_mono=[mono, "monospace"]).set(
-        **look, **dark
-    )
+    return gr.themes.Base(font=[sans, "system-ui", "sans-serif"], font_mono=[mono, "monospace"]).set(**look, **dark)
 
 
 def head(rules: str = "") -> str:
     """The style sheets and further rules, inline: as `css` Gradio would rewrite them, and a link flashes."""
     sheets = "\n".join((STATIC / name).read_text("utf-8") for name in SHEETS)
-    return (
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{sheets}{rules}</style>'
-    )
+    return f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{sheets}{rules}</style>'

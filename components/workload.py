@@ -18,11 +18,10 @@ NOISE = "Random weights of a real architecture: nothing is fetched, and the text
 
 EXAMPLES = {
     "Explain": "Explain in one paragraph why the sky is blue.",
-    "Repeat": "Repeat this list twice, word for word: clutch, gearbox, throttle, brake, helmet, visor, glove.",
+    "Repeat": "Repeat this list twice, word for word: clutch, gearbox, throttle, brake, helmet, visor.",
     "Code": "Rewrite this function with type hints:\ndef area(width, height):\n    return width * height",
     "Four at once": f"\n{BREAK}\n".join(
-        f"Say in two sentences what {thing} is."
-        for thing in ("a pit stop", "a lap", "a gearbox", "slipstream")
+        f"Say in two sentences what {thing} is." for thing in ("a pit stop", "a lap", "a gearbox", "slipstream")
     ),
 }
 
@@ -30,9 +29,7 @@ EXAMPLES = {
 def editor(start: Experiment) -> dict[str, Component]:
     """Build the controls inside the current block, keyed by address."""
     made: dict[str, Component] = {}
-    made["model"] = gr.Dropdown(
-        choices(), value=start.model, label="Model", allow_custom_value=True, elem_id="model"
-    )
+    made["model"] = gr.Dropdown(choices(), value=start.model, label="Model", allow_custom_value=True, elem_id="model")
     made["workload.prompts"] = gr.Textbox(
         joined(start), label="Prompt", lines=3, max_lines=6, elem_id="prompt",
         placeholder=f"What every lane is asked. Several prompts: a line {BREAK} between them.",
@@ -75,8 +72,7 @@ def rounds(chosen: int) -> list[tuple[str, int]]:
 def choices() -> list[tuple[str, str]]:
     """The catalogue, then the same architectures with random weights."""
     real = [
-        (f"{model.title} · {_size(model.parameters)}{' · gated' * model.gated}", name)
-        for name, model in MODELS.items()
+        (f"{model.title} · {_size(model.parameters)}{' · gated' * model.gated}", name) for name, model in MODELS.items()
     ]
     noise = [
         (f"{model.title} · {_size(model.parameters)} · random weights", RANDOM + name)

@@ -44,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--rounds", type=int, help="turns of every lane (8 for a verdict, 1 for a quick look)")
     run.add_argument("--json", metavar="FILE", help="write the result there (- is standard output)")
     _command(commands, "models", list_models, "models that can be named")
-    _command(commands, "optimizations", list_optimizations, "what a lane can switch on, and its knobs")
+    parts = _command(commands, "optimizations", list_optimizations, "what a lane can switch on, and its knobs")
+    parts.add_argument("--markdown", action="store_true", help="print the table of the README")
     _command(commands, "machine", show_machine, "what this machine is")
     _command(commands, "presets", list_presets, "experiments that ask a question")
     history = _command(commands, "history", list_history, "earlier runs, newest first")
@@ -109,6 +110,9 @@ def list_models(parsed: argparse.Namespace) -> int:
 
 
 def list_optimizations(parsed: argparse.Namespace) -> int:
+    if parsed.markdown:
+        OUT.print(_markdown(), markup=False)
+        return 0
     rows = []
     for name, part in optimizations().items():
         knobs = {
@@ -127,6 +131,15 @@ def list_optimizations(parsed: argparse.Namespace) -> int:
     return _list(parsed, short)
 
 
+def _markdown() -> str:
+    """One row for each optimization, from the registry."""
+    lines = ["| Toggle | Address | What it does |", "|---|---|---|"]
+    for name, part in optimizations().items():
+        knobs = " ".join(f"`{name}.{knob}={field.default}`" for knob, field in part.model_fields.items())
+        lines.append(f"| {part.title} | {knobs} | {part.headline()} |")
+    return "\n".join(lines)
+
+
 def show_machine(parsed: argparse.Namespace) -> int:
     facts = machine().to_dict()
     if parsed.json:
@@ -139,7 +152,13 @@ def show_machine(parsed: argparse.Namespace) -> int:
 
 def list_presets(parsed: argparse.Namespace) -> int:
     rows = [
-        {"name": name, "title": found.title, "lanes": len(found.lanes), "model": found.model, "why": found.why}
+        {
+            "name": name,
+            "title": found.title,
+            "lanes": len(found.lanes),
+            "model": found.model,
+            "why": found.why,
+        }
         for name, found in presets().items()
     ]
     return _list(parsed, rows if parsed.json else [{k: v for k, v in row.items() if k != "why"} for row in rows])

@@ -1,4 +1,4 @@
-"""One address grammar for presets, --set, sweeps and links: model, workload.max_new_tokens, lanes.B.opts.kv_cache.kind."""
+"""One grammar of addresses everywhere: model, workload.max_new_tokens, lanes.B.opts.kv_cache.kind."""
 
 import json
 from typing import Any

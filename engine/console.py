@@ -24,9 +24,7 @@ class Bars:
         columns = (TextColumn("{task.fields[name]:<8}"), BarColumn(), TextColumn("{task.description}"))
         self.progress = Progress(*columns, console=screen, transient=True)
         tokens = len(experiment.workload.prompts) * experiment.workload.max_new_tokens
-        self.tasks = [
-            self.progress.add_task("waits", total=tokens, name=f"Lane {name}") for name in experiment.lanes
-        ]
+        self.tasks = [self.progress.add_task("waits", total=tokens, name=f"Lane {name}") for name in experiment.lanes]
         self.lines = [Timeline() for _ in experiment.lanes]
 
     def see(self, record: Record) -> None:
@@ -128,7 +126,9 @@ def _cell(lane: dict[str, Any], first: dict[str, Any], name: str) -> str:
 
 
 def _gaps(metrics: dict[str, Any]) -> str:
-    return " / ".join(EMPTY if metrics[f"itl_{p}_ms"] is None else figure(metrics[f"itl_{p}_ms"]) for p in ("p50", "p90"))
+    return " / ".join(
+        EMPTY if metrics[f"itl_{p}_ms"] is None else figure(metrics[f"itl_{p}_ms"]) for p in ("p50", "p90")
+    )
 
 
 def _bytes(memory: dict[str, Any]) -> str:

@@ -76,9 +76,7 @@ class Failed:
 
 Event = Phase | Request | Step | Memory | Finished | Failed
 TERMINAL = (Finished, Failed)
-KINDS: dict[str, type] = {
-    kind.__name__.lower(): kind for kind in (Phase, Request, Step, Memory, Finished, Failed)
-}
+KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in (Phase, Request, Step, Memory, Finished, Failed)}
 
 
 def to_dict(event: Event) -> dict[str, Any]:
@@ -107,9 +105,7 @@ class Record:
 
     def line(self) -> str:
         """One JSON line."""
-        return json.dumps(
-            {"lane": self.lane, "round": self.round, **to_dict(self.event)}, separators=(",", ":")
-        )
+        return json.dumps({"lane": self.lane, "round": self.round, **to_dict(self.event)}, separators=(",", ":"))
 
     @classmethod
     def parse(cls, line: str) -> "Record":

@@ -34,9 +34,7 @@ class Workload(Spec):
 
     prompts: tuple[str, ...] = Field(min_length=1, max_length=64, description="One request each.")
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Tokens to generate for each request.")
-    fixed_length: bool = Field(
-        True, description="Generate exactly that many tokens: the end mark is suppressed."
-    )
+    fixed_length: bool = Field(True, description="Generate exactly that many tokens: the end mark is suppressed.")
     temperature: float = Field(0.0, ge=0, le=5, description="0 is greedy; above, tokens are sampled.")
     seed: int = Field(0, ge=0, le=2**31, description="Seed of the sampling.")
     chat: bool = Field(True, description="Wrap each prompt in the model's chat template.")
@@ -84,9 +82,7 @@ class Lane(Spec):
     def _opts(cls, value: Any) -> dict[str, Optimization]:
         if not isinstance(value, dict):
             raise ValueError("opts is a table of optimizations")
-        made = {
-            name: _optimization(name, knobs) for name, knobs in value.items() if knobs not in (None, False)
-        }
+        made = {name: _optimization(name, knobs) for name, knobs in value.items() if knobs not in (None, False)}
         order = list(optimizations())
         kept = {name: opt for name, opt in made.items() if not (opt.always and opt == type(opt)())}
         return dict(sorted(kept.items(), key=lambda item: order.index(item[0])))
@@ -126,14 +122,10 @@ class Experiment(Spec):
     @model_validator(mode="after")
     def _sensible(self) -> "Experiment":
         if len(self.lanes) > MAX_LANES:
-            raise ValueError(
-                f"lanes: {len(self.lanes)} lanes are too many: compare at most {MAX_LANES} at once"
-            )
+            raise ValueError(f"lanes: {len(self.lanes)} lanes are too many: compare at most {MAX_LANES} at once")
         for name in self.lanes:
             if not (0 < len(name) <= 24 and name.isprintable() and "." not in name):
-                raise ValueError(
-                    f"lanes: {name!r} is no lane name: use up to 24 letters or digits, no full stop"
-                )
+                raise ValueError(f"lanes: {name!r} is no lane name: use up to 24 letters or digits, no full stop")
         return self
 
     @classmethod
@@ -158,9 +150,7 @@ def load_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Refusal(
-            f"{path.name} is not a TOML file: {error}.", "Compare it with a file in presets/."
-        ) from None
+        raise Refusal(f"{path.name} is not a TOML file: {error}.", "Compare it with a file in presets/.") from None
 
 
 def plan_for(lane: Lane, model: str, machine: Any) -> Plan:
@@ -170,9 +160,7 @@ def plan_for(lane: Lane, model: str, machine: Any) -> Plan:
         raise Refusal("This machine has no NVIDIA GPU that torch can use.", "Set the device to auto or cpu.")
     plan = Plan(backend=lane.backend.name(), model=model, device=device)
     lane.backend.settle(plan)
-    active = [
-        opt for name, opt in lane.in_effect().items() if opt.supports(plan.backend) or name in lane.opts
-    ]
+    active = [opt for name, opt in lane.in_effect().items() if opt.supports(plan.backend) or name in lane.opts]
     for opt in active:
         if not opt.supports(plan.backend):
             raise Refusal(
@@ -206,9 +194,7 @@ def _configured(part: type[Part], knobs: dict[str, Any]) -> Any:
         problem = error.errors()[0]
         knob = ".".join(str(piece) for piece in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            raise ValueError(
-                f"{part.name()} has no knob {knob!r}; it has {', '.join(part.model_fields)}"
-            ) from None
+            raise ValueError(f"{part.name()} has no knob {knob!r}; it has {', '.join(part.model_fields)}") from None
         raise ValueError(f"{part.name()}.{knob} is {problem['input']!r}: {_lower(problem['msg'])}") from None
 
 
@@ -227,9 +213,7 @@ def _sentence(error: ValidationError) -> str:
         owner, _, _ = address.rpartition(".")
         spec = Workload if owner == "workload" else Lane if owner.startswith("lanes.") else Experiment
         text = f"there is no such key; there are {', '.join(spec.model_fields)}"
-    elif not text.startswith(("a ", "there ", "lanes:")) and not isinstance(
-        problem["input"], dict | list | tuple
-    ):
+    elif not text.startswith(("a ", "there ", "lanes:")) and not isinstance(problem["input"], dict | list | tuple):
         text += f", not {problem['input']!r}"
     return f"{address}: {text}." if address else f"{text}."
 

@@ -97,9 +97,7 @@ class Loaded(Session):
         self.vocabulary = (config.get("text_config") or config).get("vocab_size", 2**31)
         self.tokenizer = load.load_tokenizer(folder)
         self.check(workload)
-        self.model = load.load_model(
-            source, folder, plan.dtype, plan.device, plan.attention, plan.quantization
-        )
+        self.model = load.load_model(source, folder, plan.dtype, plan.device, plan.attention, plan.quantization)
         self.weights = load.weights_bytes(self.model)
 
     def memory(self) -> dict[str, int | None]:

@@ -14,8 +14,8 @@ import psutil
 
 PACKAGES = ("torch", "transformers", "bitsandbytes", "accelerate", "gradio", "plotly", "pandas")
 INSTRUCTIONS = (
-    ("avx2", "f16c", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "amx_bf16", "amx_int8")
-    + ("asimd", "bf16", "i8mm", "sve")
+    "avx2", "f16c", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "amx_bf16", "amx_int8",
+    "asimd", "bf16", "i8mm", "sve",
 )  # fmt: skip
 
 

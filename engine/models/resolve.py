@@ -15,9 +15,7 @@ HUB_ID = re.compile(
 )
 RANDOM = "random:"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-WHAT_WORKS = (
-    "Name a model of the catalogue, a hub id such as Qwen/Qwen3-0.6B, or a folder such as ./my-model."
-)
+WHAT_WORKS = "Name a model of the catalogue, a hub id such as Qwen/Qwen3-0.6B, or a folder such as ./my-model."
 
 
 @dataclass(frozen=True)
@@ -59,9 +57,7 @@ def _catalogued(name: str, prefix: str) -> Model:
         return MODELS[name]
     near = [prefix + match for match in get_close_matches(name, MODELS, n=3, cutoff=0.6)]
     hint = (
-        f"Did you mean {' or '.join(near)}?"
-        if near
-        else f"There are {', '.join(prefix + known for known in MODELS)}."
+        f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(prefix + known for known in MODELS)}."
     )
     if not prefix:
         hint += " A hub id has the form owner/name, a folder starts with / or ~ or a full stop."
@@ -99,6 +95,4 @@ def check_folder(path: Path) -> None:
         return
     pickled = any(file.suffix in PICKLES for file in path.iterdir())
     why = "holds pickled weights only, which can run code" if pickled else "holds no safetensors weights"
-    raise Refusal(
-        f"The folder {path} {why}.", "Save the model again with save_pretrained, which writes safetensors."
-    )
+    raise Refusal(f"The folder {path} {why}.", "Save the model again with save_pretrained, which writes safetensors.")

@@ -27,9 +27,7 @@ class PromptLookup(Optimization):
         "same": "what right guesses saved, wrong ones cost again",
     }
 
-    guesses: int = Field(
-        5, ge=1, le=16, title="Guesses", description="Tokens proposed in one step (draft length)."
-    )
+    guesses: int = Field(5, ge=1, le=16, title="Guesses", description="Tokens proposed in one step (draft length).")
     ngram: int = Field(
         2, ge=1, le=8, title="Match length", description="Longest run of tokens looked up in the text so far."
     )
@@ -41,10 +39,7 @@ class PromptLookup(Optimization):
 
     def settle(self, plan: Plan) -> str | None:
         if plan.batch > 1:
-            return (
-                "Prompt lookup checks the guesses of one request at a time: "
-                "switch batching off, or prompt lookup."
-            )
+            return "Prompt lookup checks the guesses of one request at a time: switch batching off, or prompt lookup."
         if plan.cache == "off":
             return (
                 "Prompt lookup takes wrong guesses back out of the KV cache: "

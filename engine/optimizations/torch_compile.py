@@ -53,7 +53,9 @@ class TorchCompile(Optimization):
                 "choose nf4 for the weight quantization, or switch the compiled step off."
             )
         if plan.backend == "generate" and plan.device == "cpu":
-            return "transformers' generate compiles on a GPU only: use the Pitlane loop, or switch the compiled step off."
+            return (
+                "transformers' generate compiles on a GPU only: use the Pitlane loop, or switch the compiled step off."
+            )
         if plan.backend == "generate" and plan.speculation:
             return "transformers' generate does not compile speculation: switch one of the two off."
         if plan.cache == "dynamic":

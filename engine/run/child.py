@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ class Child:
                     return
                 continue
             if event is None:
-                yield self._end(self._died(phase) if asked is None else Failed(time.perf_counter(), "Stopped.", "", "cancelled"))
+                yield self._end(
+                    self._died(phase) if asked is None else Failed(time.perf_counter(), "Stopped.", "", "cancelled")
+                )
                 return
             heard = time.monotonic()
             phase = event.name if isinstance(event, Phase) and event.name in self.silence else phase
@@ -74,16 +77,12 @@ class Child:
     def kill(self) -> None:
         """End the worker and everything it started."""
         self.usable = False
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            try:
+            with suppress(OSError):
                 pipe.close()
-            except OSError:
-                pass
 
     def _judge(self, end: Event, phase: str) -> None:
         """A worker that failed is poisoned; one that refused bad input or stopped between steps is not."""
@@ -120,10 +119,18 @@ class Child:
         code = self.process.wait()
         if code >= 0:
             last = next((line for line in reversed(self.log) if line.strip()), "no message")
-            return Failed(time.perf_counter(), f"The worker ended by itself with status {code} in phase {phase}: {last}", "Run again.")
+            return Failed(
+                time.perf_counter(),
+                f"The worker ended by itself with status {code} in phase {phase}: {last}",
+                "Run again.",
+            )
         name = signal.Signals(-code).name
         if -code == signal.SIGKILL:
-            return Failed(time.perf_counter(), f"The worker was killed by the operating system (SIGKILL) in phase {phase}.", LIKELY_MEMORY)
+            return Failed(
+                time.perf_counter(),
+                f"The worker was killed by the operating system (SIGKILL) in phase {phase}.",
+                LIKELY_MEMORY,
+            )
         hint = "Run again; if it happens again, switch this lane's optimizations off one at a time."
         return Failed(time.perf_counter(), f"The worker crashed with {name} in phase {phase}.", hint)
 

@@ -10,6 +10,7 @@ from typing import Any
 from engine.event import Record
 from engine.measure.machine import machine
 from engine.measure.result import result
+from engine.models.resolve import resolve
 from engine.run.pool import Pool
 from engine.run.runner import Run
 from engine.run.store import Store
@@ -49,7 +50,9 @@ class Jobs:
         threading.Thread(target=self._reap, name="reaper", daemon=True).start()
 
     def submit(self, experiment: Experiment, owner: str) -> str:
-        """Queue an experiment and return its id. A second one of the same owner waits behind the first."""
+        """Queue an experiment and return its id. Raises Refusal if its model's name means nothing."""
+        if any(lane.backend.needs_model for lane in experiment.lanes.values()):
+            resolve(experiment.model)
         job = Job(Run(experiment, self.pool), owner)
         self._save(lambda: self.store.add(job.run.id, owner, experiment, machine().to_dict(), "queued"))
         with self.changed:

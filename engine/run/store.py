@@ -150,7 +150,11 @@ class Store:
 def _listed(row: dict[str, Any]) -> dict[str, Any]:
     experiment = Experiment.read(json.loads(row.pop("experiment")))
     lanes = [
-        {"name": name, "backend": type(lane.backend).title, "badges": [opt.badge() for opt in lane.opts.values()]}
+        {
+            "name": name,
+            "backend": type(lane.backend).title,
+            "badges": [opt.badge() for opt in lane.opts.values()],
+        }
         for name, lane in experiment.lanes.items()
     ]
     return {**row, "simulated": bool(row["simulated"]), "lanes": lanes}

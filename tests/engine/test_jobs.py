@@ -73,7 +73,9 @@ def test_two_people_are_served_one_after_another_and_see_their_position(jobs):
     for run in (second, third):
         assert wait(jobs, run) == "finished"
     assert jobs.current("bob") is None
-    ends = [[r for r in jobs.records(run) if isinstance(r.event, TERMINAL)][-1].event.t for run in (first, second, third)]
+    ends = [
+        [r for r in jobs.records(run) if isinstance(r.event, TERMINAL)][-1].event.t for run in (first, second, third)
+    ]
     assert ends == sorted(ends)
 
 

@@ -142,7 +142,11 @@ def test_the_embedded_model_writes_the_same_tokens(opts, backend, embedded_token
     assert generate("smollm2-135m", lane, 16, EMBEDDED_PROMPTS) == embedded_tokens
 
 
-EMBEDDED_PROMPTS = ("Why is the sky blue?", "Say the word lamp three times.", "Count from one to ten: one, two, three,")
+EMBEDDED_PROMPTS = (
+    "Why is the sky blue?",
+    "Say the word lamp three times.",
+    "Count from one to ten: one, two, three,",
+)
 
 
 @pytest.fixture(scope="module")

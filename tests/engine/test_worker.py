@@ -63,7 +63,8 @@ def wait_until(true, seconds: float = 10.0) -> bool:
 @pytest.mark.parametrize("phase", ["load", "decode"])
 @pytest.mark.parametrize(
     ("fault", "says"),
-    [("raise", "ArithmeticError"), ("kill", "SIGKILL"), ("segv", "SIGSEGV"), ("oom", "memory"), ("hang", "said nothing")],
+    [("raise", "ArithmeticError"), ("kill", "SIGKILL"), ("segv", "SIGSEGV"), ("oom", "memory"), 
+     ("hang", "said nothing")],
 )  # fmt: skip
 def test_a_fault_ends_its_lane_with_a_sentence_and_the_other_goes_on(pool, fault, says, phase):
     records = run(experiment(A={}, B={"fault": fault, "phase": phase}), pool)
@@ -182,7 +183,12 @@ def test_a_worker_sees_no_secrets(monkeypatch):
 
 def test_the_worker_checks_what_it_is_asked_again():
     child = Child()
-    command = {"do": "prepare", "model": "smollm2-135m", "lane": {"opts": {}}, "workload": {"prompts": [], "x": 1}}
+    command = {
+        "do": "prepare",
+        "model": "smollm2-135m",
+        "lane": {"opts": {}},
+        "workload": {"prompts": [], "x": 1},
+    }
     *_, end = child.turn(command, threading.Event())
     child.kill()
     assert isinstance(end, Failed)
@@ -190,7 +196,10 @@ def test_the_worker_checks_what_it_is_asked_again():
 
 @pytest.mark.parametrize(
     ("workload", "says"),
-    [({"prompts": ["lamp " * 400]}, "context holds 256"), ({"prompts": ["a"], "max_new_tokens": 300}, "context")],
+    [
+        ({"prompts": ["lamp " * 400]}, "context holds 256"),
+        ({"prompts": ["a"], "max_new_tokens": 300}, "context"),
+    ],
 )
 def test_a_prompt_that_does_not_fit_is_refused_before_the_weights(pool, tiny_model, workload, says):
     chosen = Experiment.read({"model": str(tiny_model), "rounds": 1, "workload": workload, "lanes": {"A": {}}})

@@ -1,0 +1,113 @@
+"""The real app in a process of its own, and a real browser that must stay silent and at home."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 60_000
+
+
+@dataclass
+class Site:
+    """A served page: its address and its process."""
+
+    url: str
+    process: subprocess.Popen
+
+
+def start(home: Path) -> Site:
+    """Start app.py on a free port and wait until it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {**os.environ, "PITLANE_HOME": str(home), "PITLANE_SIMULATED": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=env)
+    site = Site(f"http://127.0.0.1:{port}", process)
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(site.url, timeout=5).close()
+            return site
+        except OSError:
+            assert process.poll() is None, "app.py ended before it served the page"
+            time.sleep(0.1)
+    raise AssertionError("app.py did not serve the page within a minute")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    running = start(tmp_path_factory.mktemp("site"))
+    yield running
+    running.process.send_signal(signal.SIGTERM)
+    running.process.wait(timeout=20)
+
+
+@pytest.fixture
+def own_site(tmp_path: Path) -> Iterator[Site]:
+    """A page of this test's own, which it may end."""
+    running = start(tmp_path)
+    yield running
+    running.process.kill()
+    running.process.wait()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator:
+    if not CHROMIUM:
+        pytest.skip("Chromium is not installed here: apt-get install chromium, then run the browser tests.")
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed.")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(site: Site, chromium) -> Iterator[Callable]:
+    """Open the page as a new visitor. At the end no browser may have complained or asked another host."""
+    complaints, contexts = [], []
+
+    def open_page(**settings):
+        context = chromium.new_context(viewport={"width": 1440, "height": 900}, **settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: complaints.append(f"page error: {error}"))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("request", lambda asked: complaints.append(asked.url) if _foreign(asked.url, site.url) else None)
+        page.goto(site.url)
+        page.wait_for_selector("#run:not([disabled])")
+        page.wait_for_selector(".stage[data-state=idle] .lane")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def _foreign(url: str, home: str) -> bool:
+    return not url.startswith((home, "data:", "blob:"))

@@ -1,0 +1,188 @@
+"""The components without a browser: widgets and lanes, the fold from records to view lines, the summary."""
+
+import json
+from typing import Any
+
+import pytest
+
+from components import lanes, workload
+from components.controls import OFF, bounds, control, value
+from components.figures import figures
+from components.race import Race, line, replay
+from components.summary import summary
+from engine.event import Failed, Finished, Memory, Phase, Record, Request, Step
+from engine.measure.machine import machine
+from engine.measure.result import result
+from engine.presets import presets
+from engine.registry import backends, optimizations
+from engine.spec import Experiment, Lane
+
+
+def other(field: Any) -> Any:
+    """A valid value of a knob that is not its default."""
+    choices = getattr(field.annotation, "__args__", None)
+    if choices:
+        return next(choice for choice in choices if choice != field.default)
+    low, high = bounds(field)
+    return next(choice for choice in (high, low) if choice != field.default)
+
+
+KNOBS = [(name, knob) for name, part in optimizations().items() for knob in part.model_fields]
+BACKEND_KNOBS = [(name, knob) for name, part in backends().items() for knob in part.model_fields]
+
+
+@pytest.mark.parametrize("name", optimizations())
+def test_an_optimization_makes_the_round_trip_through_the_widgets(name):
+    shown = Lane(opts={name: {}})
+    assert lanes.lane(lanes.show(shown)) == shown
+
+
+@pytest.mark.parametrize(("name", "knob"), KNOBS)
+def test_every_knob_makes_the_round_trip(name, knob):
+    shown = Lane(opts={name: {knob: other(optimizations()[name].model_fields[knob])}})
+    values = lanes.show(shown)
+    assert shown.opts and lanes.lane(values) == shown
+    assert lanes.show(lanes.lane(values)) == values
+
+
+@pytest.mark.parametrize(("name", "knob"), BACKEND_KNOBS)
+def test_every_backend_makes_the_round_trip(name, knob):
+    shown = Lane(backend={"name": name, knob: other(backends()[name].model_fields[knob])}, device="cpu")
+    assert lanes.lane(lanes.show(shown)) == shown
+
+
+def test_widgets_cover_every_address():
+    assert set(lanes.show(Lane())) == set(lanes.addresses())
+
+
+def test_numbers_from_a_browser_become_the_knobs_type():
+    guesses = optimizations()["prompt_lookup"].model_fields["guesses"]
+    assert value(guesses, 5.0) == 5 and isinstance(value(guesses, 5.0), int)
+    assert value(guesses, 5.5) == 5.5
+
+
+def test_a_switch_adds_off_to_the_choices():
+    kind = optimizations()["bitsandbytes"].model_fields["kind"]
+    assert [choice for choice, _ in control("kind", kind, switch=True).choices] == [OFF, "int8", "nf4"]
+    assert [choice for choice, _ in control("kind", kind).choices] == ["int8", "nf4"]
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_make_the_round_trip_through_the_form(name):
+    preset = presets()[name]
+    shown = workload.shown(preset)
+    values = {key: update["value"] if isinstance(update, dict) else update for key, update in shown.items()}
+    made = {key: one.model_dump(mode="json") for key, one in lanes.collected(lanes.spread(preset.lanes)).items()}
+    again = Experiment.read({**workload.asked(values), "lanes": made})
+    assert (again.model, again.rounds, again.workload, again.lanes) == (
+        preset.model,
+        preset.rounds,
+        preset.workload,
+        preset.lanes,
+    )
+
+
+def test_lanes_grow_copy_and_shrink():
+    rows = lanes.spread({"A": Lane(), "B": Lane(opts={"batching": True})})
+    more, tab, _ = lanes.copied(rows, 1)
+    assert [row["name"] for row in more] == ["A", "B", "C"] and tab == 2
+    assert lanes.collected(more)["C"] == lanes.collected(more)["B"]
+    fewer, _, _ = lanes.shrunk(more, 0)
+    assert [row["name"] for row in fewer] == ["B", "C"]
+    assert lanes.grown(fewer, 0)[0][-1]["name"] == "A"
+    assert lanes.shrunk(rows[:1], 0)[0] == rows[:1]
+
+
+EXPERIMENT = Experiment.read(
+    {"rounds": 2, "workload": {"prompts": "x", "max_new_tokens": 4}, "lanes": {"A": {}, "B": {}}}
+)
+
+
+def turn(lane: int, number: int, start: float, gap: float) -> list[Record]:
+    """Four tokens at a steady pace; the last two are one speculative step."""
+    events = [Request(start, 0, 3)]
+    events += [Step(start + gap * (n + 1), (0,), ((n,),), ((f"t{n} ",),), n) for n in range(2)]
+    events += [Step(start + gap * 3, (0,), ((2, 3),), (("t2 ", "<b>"),), 3, 1, 1)]
+    events += [Memory(start + gap * 3, rss=1000 * (lane + 1)), Finished(start + gap * 3)]
+    return [Record(lane, number, event) for event in events]
+
+
+def race_records() -> list[Record]:
+    begin = [Record(n, None, e) for n in (0, 1) for e in (Phase(0.0, "load"), Finished(1.0))]
+    return begin + turn(0, 0, 10, 0.1) + turn(1, 0, 20, 0.2) + turn(1, 1, 30, 0.2) + turn(0, 1, 40, 0.1)
+
+
+def folded(text: str) -> tuple[list[dict], list[str]]:
+    """What a browser would hold after these lines: the figures and the text of each lane."""
+    views, texts = [{}, {}], ["", ""]
+    for entry in map(json.loads, text.splitlines()):
+        for number, delta in entry.get("lanes", {}).items():
+            n = int(number)
+            texts[n] = ("" if delta.get("reset") else texts[n]) + "".join(p[1] for p in delta.get("text", []))
+            views[n] |= delta
+    return views, texts
+
+
+def test_the_fold_is_the_same_in_one_piece_and_in_many():
+    whole, pieces = Race(EXPERIMENT), Race(EXPERIMENT)
+    whole.see(race_records())
+    text = ""
+    for record in race_records():
+        pieces.see([record])
+        text += pieces.tick()
+    one, many = folded(whole.tick()), folded(text)
+    drop = ("points", "text", "reset")
+    assert [{k: v for k, v in view.items() if k not in drop} for view in one[0]] == [
+        {k: v for k, v in view.items() if k not in drop} for view in many[0]
+    ]
+    assert one[1] == many[1] == ["t0 t1 t2 <b>"] * 2
+    assert one[0][0]["rate"] == pytest.approx(4 / 0.3, rel=1e-3)
+    assert one[0][1]["phase"] == "finished" and one[0][1]["lap"] == 2
+
+
+def test_a_replay_puts_all_lanes_on_one_clock():
+    text = replay(EXPERIMENT, race_records())
+    entries = [json.loads(entry) for entry in text.splitlines()]
+    due = [entry["at"] for entry in entries]
+    assert due == sorted(due) and due[-1] == pytest.approx(0.7, abs=0.11)
+    first = next(entry["at"] for entry in entries if entry["lanes"].get("1", {}).get("text"))
+    assert first == pytest.approx(0.2, abs=0.11)
+    views, texts = folded(text)
+    assert texts == ["t0 t1 t2 <b>"] * 2
+    assert views[1]["rate"] == pytest.approx(4 / 0.6, rel=1e-3)
+
+
+def test_view_lines_hold_no_markup():
+    assert "<" not in line("tick", text="<script>") and json.loads(line("x", text="<b>"))["text"] == "<b>"
+
+
+def test_a_lane_that_failed_says_why():
+    race = Race(EXPERIMENT)
+    race.see([Record(1, None, Failed(0.0, "No model.", "Choose another."))])
+    views, _ = folded(race.tick())
+    assert views[1]["why"] == "No model. Choose another." and views[1]["rate"] is None
+
+
+def test_unknown_is_none_and_never_zero():
+    race = Race(EXPERIMENT)
+    race.see([Record(0, 0, Request(1.0, 0, 3))])
+    views, _ = folded(race.tick())
+    assert [views[0][key] for key in ("rate", "ttft", "itl", "memory")] == [None] * 4
+
+
+def test_the_summary_has_a_row_for_each_metric_that_is_known():
+    records = race_records()
+    shown = summary(result(EXPERIMENT, machine().to_dict(), records), "done")
+    speed = shown["rows"][0]
+    assert speed["key"] == "output_tok_per_s" and speed["cells"][1]["ratio"] == pytest.approx(0.5, rel=1e-3)
+    assert "weights_bytes" not in [row["key"] for row in shown["rows"]]
+    assert shown["verdicts"][0]["lane"] == 1 and shown["lanes"][1]["identical"] is True
+
+
+def test_a_chart_has_one_trace_a_lane_told_apart_twice():
+    for figure in figures(["A", "B", "C", "D"]):
+        traces = figure["data"]
+        assert [trace["name"] for trace in traces] == ["A", "B", "C", "D"]
+        assert (
+            len({trace["line"]["dash"] for trace in traces}) == len({trace["meta"]["colour"] for trace in traces}) == 4
+        )
