@@ -211,14 +211,16 @@ class Page:
     def _closing(self, run: str, state: str) -> str:
         result = self.jobs.result(run)
         ran = any(one["rounds"] for one in result["lanes"]) if result else False
-        return line("end", replayable=ran, **summary(result, ENDED[state]))
+        return self._typical(run) * ran + line("end", replayable=ran, **summary(result, ENDED[state]))
+
+    def _typical(self, run: str, paced: bool = False) -> str:
+        return replay(self.jobs.experiment(run), self.jobs.records(run, 0), paced)
 
     def _recorded(self, run: str, paced: bool = True) -> str:
         """The whole log of a run that has ended, to be replayed by the browser's clock."""
         experiment = self.jobs.experiment(run)
         opening = Race(experiment).start(**self._opening(run, experiment, replay=True, paced=paced))
-        ticks = replay(experiment, self.jobs.records(run, 0), paced)
-        return opening + ticks + self._closing(run, self.jobs.state(run))
+        return opening + self._typical(run, paced) * paced + self._closing(run, self.jobs.state(run))
 
     def pick(self, owner: str, event: gr.EventData) -> tuple:
         """Replay a run of the history."""
@@ -250,7 +252,7 @@ class Page:
         try:
             run = self.jobs.submit(Experiment.read(json.loads(experiment)), f"api-{uuid.uuid4().hex}")
         except (Refusal, ValueError) as error:
-            raise gr.Error(str(error)) from None
+            raise gr.Error(str(error), print_exception=False) from None
         async for text in self._follow(run):
             yield text
 

@@ -131,6 +131,7 @@ class LaneFold:
     ended: list[Turn] = field(default_factory=list)
     memory: float | None = None
     reset: bool = False
+    typical_shown: bool = False
     sent: dict[str, Any] = field(default_factory=dict)
 
     def see(self, round_: int | None, event: Event) -> None:
@@ -174,6 +175,7 @@ class LaneFold:
             "tokens": turn.timeline.output_tokens if turn else 0,
             "progress": min(1.0, turn.timeline.output_tokens / self.target) if turn else 0.0,
             "lap": turn.number + 1 if turn else 0,
+            "typical": self.typical_shown and self.rounds > 1,
             "why": f"{self.failed.why} {self.failed.hint}".strip() if self.failed else None,
         }
 
@@ -279,6 +281,6 @@ def replay(experiment: Experiment, records: list[Record], paced: bool = True) ->
         race.lanes[record.lane].see(record.round, record.event if t >= 0 else event)
     lines.append(race.tick(at=round(due, 2)))
     for fold, real in zip(race.lanes, whole.lanes, strict=True):
-        fold.ended, fold.phase = real.ended, real.phase
+        fold.ended, fold.phase, fold.typical_shown = real.ended, real.phase, bool(real.ended)
     lines.append(race.tick(at=round(due, 2)))
     return "".join(lines)

@@ -133,7 +133,7 @@ def list_optimizations(parsed: argparse.Namespace) -> int:
 
 def _markdown() -> str:
     """One row for each optimization, from the registry."""
-    lines = ["| Toggle | Address | What it does |", "|---|---|---|"]
+    lines = ["| Toggle | Address, after `lanes.B.opts.` | What it does |", "|---|---|---|"]
     for name, part in optimizations().items():
         knobs = " ".join(f"`{name}.{knob}={field.default}`" for knob, field in part.model_fields.items())
         lines.append(f"| {part.title} | {knobs} | {part.headline()} |")

@@ -86,7 +86,7 @@ export function show(handle, view, rounds = 0) {
   shown.bar.firstChild.style.transform = `scaleX(${share / 100})`;
   shown.bar.setAttribute("aria-valuenow", share);
   shown.phase.textContent = phase(view);
-  shown.lap.textContent = view.lap ? `${view.tokens} tokens · round ${view.lap} of ${rounds}` : "";
+  shown.lap.textContent = view.lap ? `${view.tokens} tokens · ${view.typical ? "typical " : ""}round ${view.lap} of ${rounds}` : "";
   card.dataset.phase = view.phase ?? "";
   card.classList.toggle("active", Boolean(view.running));
   if (view.why) {
@@ -110,22 +110,15 @@ function phase(view) {
   return `${view.phase}: ${so} of ${of} ${suffix}`;
 }
 
-// What the end adds: the ratio to the first lane, whether the text is the same, what really ran.
+// What the end adds: the ratio to the first lane.
 export function finish(handle, lane, cell, first) {
   const { shown } = handle;
   if (cell?.ratio && !first) {
     const sure = cell.word === "faster" || cell.word === "slower" || cell.word === "same";
-    shown.ratio.textContent = cell.word === "same" ? `as fast as ${lane.reference}` : `${times(cell.ratio)} of ${lane.reference}${sure ? "" : ", not sure"}`;
+    shown.ratio.textContent = cell.word === "same" ? `as fast as ${lane.reference}` : `${times(cell.ratio)} the speed of ${lane.reference}${sure ? "" : ", not sure"}`;
     shown.ratio.dataset.word = sure ? cell.word : "unsure";
   } else if (first && cell?.value) {
     shown.ratio.textContent = "reference";
     shown.ratio.dataset.word = "unsure";
-  }
-  if (lane.why) return;
-  shown.note.replaceChildren();
-  delete shown.note.dataset.kind;
-  if (!first && lane.identical === true) shown.note.append(`Same text as ${lane.reference}, token by token. `);
-  if (!first && lane.identical === false) {
-    shown.note.append(`Text differs from ${lane.reference} from token ${lane.divergence + 1} on. `);
   }
 }

@@ -14,7 +14,7 @@ export function table(names, summary) {
     row.cells.forEach((cell, number) => line.append(entry(cell, row, number)));
     body.append(line);
   }
-  const grid = make("table", { class: "compare" }, make("thead", {}, head), body);
+  const grid = make("table", { class: "compare", "data-lanes": names.length }, make("thead", {}, head), body);
   return make("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Comparison" }, grid);
 }
 
@@ -23,9 +23,10 @@ function entry(cell, row, number) {
   const box = make("td", {}, make("b", {}, value), make("small", {}, unit));
   if (!number || !cell.ratio) return box;
   const interval = cell.low && cell.high ? `95 % interval ${times(cell.low)} to ${times(cell.high)}, ${cell.pairs} pairs` : null;
-  box.append(make("span", { class: "times", title: interval }, times(cell.ratio)));
-  if (cell.low && cell.high) box.append(make("span", { class: "interval" }, `${times(cell.low)} – ${times(cell.high)}`));
-  if (cell.word) box.append(make("span", { class: "word", "data-word": cell.word }, WORDS[cell.word]));
+  const sub = make("span", { class: "sub" }, make("span", { class: "times", title: interval }, times(cell.ratio)));
+  if (cell.low && cell.high) sub.append(make("span", { class: "interval" }, `${times(cell.low)} – ${times(cell.high)}`));
+  if (cell.word) sub.append(make("span", { class: "word", "data-word": cell.word }, WORDS[cell.word]));
+  box.append(sub);
   return box;
 }
 

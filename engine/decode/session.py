@@ -4,6 +4,10 @@ import time
 from typing import Any
 
 import torch
+import transformers.generation
+import transformers.modeling_utils
+import transformers.models.auto.modeling_auto
+import transformers.tokenization_utils_tokenizers  # noqa: F401  (imported while other lanes load)
 from transformers import StaticCache
 
 from engine.backends import Emit, Session

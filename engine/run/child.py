@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.event import TERMINAL, Event, Failed, Phase, from_dict
+from engine.event import TERMINAL, Event, Failed, Finished, Phase, from_dict
 
 ROOT = Path(__file__).resolve().parents[2]
 CANCEL_GRACE_S = 0.5
@@ -33,6 +33,7 @@ class Child:
         self.log: deque[str] = deque(maxlen=60)
         self.arrived: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.usable = True
+        self.owed = 0
         self.used = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "engine.run.worker"],
@@ -41,6 +42,11 @@ class Child:
         )  # fmt: skip
         threading.Thread(target=self._drain, name="drain", daemon=True).start()
         threading.Thread(target=self._keep_log, name="log", daemon=True).start()
+
+    def open(self, lane: dict[str, Any]) -> None:
+        """Let the worker import its libraries while others load; the next turn waits for it."""
+        self._send({"do": "open", "lane": lane})
+        self.owed += 1
 
     def turn(self, command: dict[str, Any], cancelled: threading.Event) -> Iterator[Event]:
         """Send a command and yield its events up to exactly one Finished or Failed."""
@@ -68,6 +74,9 @@ class Child:
                 return
             heard = time.monotonic()
             phase = event.name if isinstance(event, Phase) and event.name in self.silence else phase
+            if isinstance(event, Finished) and self.owed:
+                self.owed -= 1
+                continue
             if isinstance(event, TERMINAL):
                 self._judge(event, phase)
                 yield event

@@ -40,13 +40,15 @@ class Run:
         """Prepare every lane, then take turns A B B A ...; a lane that fails is out and the others go on."""
         yield from self._refuse()
         with ExitStack() as leases:
+            self._open(leases)
             together: list[int] = []
             for lane in self._alive():
-                if together and not self._room():
+                if together and not self._room(len(together)):
                     yield from self._turns(together)
                     leases.close()
+                    self._open(leases, after=together)
                     together = []
-                yield from self._prepare(lane, leases)
+                yield from self._prepare(lane)
                 together.append(lane)
             yield from self._turns(together)
 
@@ -65,16 +67,26 @@ class Run:
                 self.out.add(lane)
                 yield Record(lane, None, Failed(time.perf_counter(), refusal.why, refusal.hint, "refused"))
 
-    def _room(self) -> bool:
+    def _room(self, loaded: int) -> bool:
         """Whether another lane of the same size fits beside those loaded."""
         self.pool.make_room()
         gpus = machine().gpus
         if gpus and any(plan.device == "cuda" for plan in self.plans.values()):
-            return self.largest * ROOM * (len(self.children) + 1) < gpus[0].memory_bytes
+            return self.largest * ROOM * (loaded + 1) < gpus[0].memory_bytes
         return self.largest * ROOM < psutil.virtual_memory().available
 
-    def _prepare(self, lane: int, leases: ExitStack) -> Iterator[Record]:
-        self.children[lane] = leases.enter_context(self.pool.lease(self.plans[lane]))
+    def _open(self, leases: ExitStack, after: tuple | list = ()) -> None:
+        """Start the workers of all lanes at once: they import their libraries side by side, then load in turn."""
+        self.children = {}
+        for lane in self._alive():
+            if lane not in after:
+                self.children[lane] = leases.enter_context(self.pool.lease(self.plans[lane]))
+                self.children[lane].open(self._lane(lane))
+
+    def _lane(self, lane: int) -> dict[str, Any]:
+        return self.experiment.lanes[self.names[lane]].model_dump(mode="json")
+
+    def _prepare(self, lane: int) -> Iterator[Record]:
         for event in self._ask(lane, "prepare"):
             if isinstance(event, Memory):
                 self.largest = max(self.largest, event.rss or 0, event.allocated or 0)
@@ -92,7 +104,7 @@ class Run:
         command: dict[str, Any] = {
             "do": what,
             "model": self.experiment.model,
-            "lane": self.experiment.lanes[self.names[lane]].model_dump(mode="json"),
+            "lane": self._lane(lane),
             "workload": self.experiment.workload.model_dump(mode="json"),
         }
         if self.cancelled.is_set():

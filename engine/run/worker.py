@@ -57,7 +57,7 @@ class Worker:
         self.session: Session | None = None
         self.cancelled = threading.Event()
         self.costs: dict[str, float] = {}
-        self.warm = False
+        self.warm = self.used = False
         self._sampled = 0.0
         self._phase: tuple[str, float] | None = None
 
@@ -87,6 +87,9 @@ class Worker:
 
     def _do(self, command: dict[str, Any]) -> None:
         lane = Lane.model_validate(command["lane"])
+        if command["do"] == "open":
+            self._open(lane)
+            return
         workload = Workload.model_validate(command["workload"])
         plan = plan_for(lane, command["model"], machine())
         memory.reset_peak()
@@ -97,12 +100,17 @@ class Worker:
         self._memory(time.perf_counter())
 
     def _prepare(self, lane: Lane, plan: Plan, workload: Workload) -> None:
-        self.warm = self.session is not None
+        self.warm = self.used
+        self.used = True
+        self._open(lane)
+        self.session.prepare(plan, workload, self.emit)
+        self._cost("", time.perf_counter())
+
+    def _open(self, lane: Lane) -> None:
         if self.session is None:
             self._cost("import", time.perf_counter())
             self.session = lane.backend.open()
-        self.session.prepare(plan, workload, self.emit)
-        self._cost("", time.perf_counter())
+            self._cost("", time.perf_counter())
 
     def _cost(self, name: str, t: float) -> None:
         """Close the running phase's account and open the next; a warm worker keeps what it once paid."""
@@ -117,7 +125,8 @@ class Worker:
         self.sender.put(memory.sample(t, **self.session.memory()), _silent)
 
     def _effective(self) -> dict[str, Any]:
-        return {**self.session.effective(), "costs": self.costs, "warm": self.warm}
+        found = self.session.effective() if self.used else {}
+        return {**found, "costs": self.costs, "warm": self.warm}
 
 
 def explain(error: Exception) -> Failed:

@@ -1,4 +1,4 @@
-"""`python -m tests.bench [CASE]...`: each case is an experiment of interleaved pairs; prints medians with their spread."""
+"""`python -m tests.bench [CASE]...`: experiments of interleaved pairs; prints medians with their spread."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ from engine.spec import Experiment
 PROMPT = (
     "The lighthouse stands on a rock at the mouth of the bay. Every evening the keeper climbs the steps to the lamp, "
     "trims the wick, and lights it. Every morning he climbs them again to put it out. Ships far out at sea have "
-    "watched for that light through fog and storm for more than two hundred years"
+    "watched for that light through fog and storm for more than two"
 )
 WORKLOAD = {"prompts": [PROMPT], "max_new_tokens": 64, "chat": False}
 BFLOAT16 = {"precision": {"dtype": "bfloat16"}}

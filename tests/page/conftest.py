@@ -28,6 +28,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+LEAVING = ("AbortError: signal is aborted", "Unexpected error Connection errored out")
+"""What Gradio itself says when a page with an open stream is left."""
 PATIENCE_MS = 60_000
 
 
@@ -90,13 +92,17 @@ def visit(site: Site, chromium) -> Iterator[Callable]:
     """Open the page as a new visitor. At the end no browser may have complained or asked another host."""
     complaints, contexts = [], []
 
+    def heard(said):
+        if said.type == "error" and not said.text.startswith(LEAVING):
+            complaints.append(said.text)
+
     def open_page(**settings):
         context = chromium.new_context(viewport={"width": 1440, "height": 900}, **settings)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: complaints.append(f"page error: {error}"))
-        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("console", heard)
         page.on("request", lambda asked: complaints.append(asked.url) if _foreign(asked.url, site.url) else None)
         page.goto(site.url)
         page.wait_for_selector("#run:not([disabled])")
