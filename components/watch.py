@@ -36,7 +36,7 @@ async def follow(
             added = line("beat", position=position, state=state) + added
             place = position
         if state in ENDED:
-            yield log + added + closing(state)
+            yield log + added + await asyncio.to_thread(closing, state)
             return
         if added:
             log += added

@@ -86,7 +86,8 @@ export function show(handle, view, rounds = 0) {
   shown.bar.firstChild.style.transform = `scaleX(${share / 100})`;
   shown.bar.setAttribute("aria-valuenow", share);
   shown.phase.textContent = phase(view);
-  shown.lap.textContent = view.lap ? `${view.tokens} tokens · ${view.typical ? "typical " : ""}round ${view.lap} of ${rounds}` : "";
+  const round = `round ${view.lap} of ${rounds}`;
+  shown.lap.textContent = !view.lap ? "" : view.typical ? `typical ${round}` : `${view.tokens} tokens · ${round}`;
   card.dataset.phase = view.phase ?? "";
   card.classList.toggle("active", Boolean(view.running));
   if (view.why) {
