@@ -18,7 +18,11 @@ NOISE = "Random weights of a real architecture: nothing is fetched, and the text
 
 EXAMPLES = {
     "Explain": "Explain in one paragraph why the sky is blue.",
-    "Repeat": "Repeat this list twice, word for word: clutch, gearbox, throttle, brake, helmet, visor.",
+    "Repeat": (
+        "Repeat this text word for word:\nThe lighthouse stands on a rock at the mouth of the bay. Every evening the "
+        "keeper climbs the one hundred and twelve steps to the lamp, trims the wick, and lights it. Every morning he "
+        "climbs the same one hundred and twelve steps to put it out."
+    ),
     "Code": "Rewrite this function with type hints:\ndef area(width, height):\n    return width * height",
     "Four at once": f"\n{BREAK}\n".join(
         f"Say in two sentences what {thing} is." for thing in ("a pit stop", "a lap", "a gearbox", "slipstream")

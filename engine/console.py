@@ -115,7 +115,7 @@ def badges(lane: dict[str, Any]) -> str:
 
 def _status(lane: dict[str, Any]) -> str:
     simulated = ", simulated" if lane["effective"].get("simulated") else ""
-    return lane["status"] + simulated
+    return ", ".join([lane["status"] + simulated, *lane["effective"].get("unmet", [])])
 
 
 def _cell(lane: dict[str, Any], first: dict[str, Any], name: str) -> str:

@@ -32,5 +32,21 @@ class Plan:
         """The key under which a worker with this plan's model is kept warm."""
         return tuple(repr(getattr(self, name)) for name in LEASE)
 
+    def unmet(self, found: dict[str, Any]) -> list[str]:
+        """Where `found`, read back from what is loaded, is not what was planned: a sentence each."""
+        asked = {
+            "dtype": self.dtype,
+            "attention": self.attention,
+            "quantization": (self.quantization or {}).get("kind"),
+            "compiled": bool(self.compile),
+            "threads": self.threads or found.get("threads"),
+        }
+        ran = {**found, "quantization": (found.get("quantization") or {}).get("kind")}
+        return [
+            f"Asked for {name} {wanted}, but {ran[name]} ran."
+            for name, wanted in asked.items()
+            if name in found and ran[name] != wanted
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

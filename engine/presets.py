@@ -11,8 +11,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "presets"
 
 @cache
 def presets() -> dict[str, Experiment]:
-    """Every preset by its file's name."""
-    return {path.stem: Experiment.from_toml(path) for path in sorted(FOLDER.glob("*.toml"))}
+    """Every preset by its file's name, those without a model last."""
+    found = {path.stem: Experiment.from_toml(path) for path in sorted(FOLDER.glob("*.toml"))}
+    return dict(sorted(found.items(), key=lambda item: not _real(item[1])))
 
 
 def preset(name: str) -> Experiment:
@@ -23,3 +24,7 @@ def preset(name: str) -> Experiment:
     if path.suffix == ".toml" and path.is_file():
         return Experiment.from_toml(path)
     raise Refusal(f"There is no preset {name}.", f"There are {', '.join(presets())}, or name a .toml file.")
+
+
+def _real(experiment: Experiment) -> bool:
+    return any(lane.backend.needs_model for lane in experiment.lanes.values())

@@ -48,7 +48,6 @@ class GenerateSession(Loaded):
     def __init__(self) -> None:
         super().__init__()
         self.cache: str | None = None
-        self.compiled = False
         self.kv: int | None = None
 
     def turn(self, plan: Plan, batch: Batch, sampling: Sampling, emit: Emit) -> None:
@@ -65,7 +64,6 @@ class GenerateSession(Loaded):
             return_dict_in_generate=True,
             **self._options(plan, sampling),
         )
-        self.compiled = hasattr(self.model, "_compiled_call") and bool(plan.compile)
         kept = out.past_key_values
         self.cache = type(kept).__name__ if kept is not None else None
         self.kv = kv_bytes(kept) if kept is not None else 0
@@ -95,4 +93,4 @@ class GenerateSession(Loaded):
         return {**super().memory(), "kv": self.kv}
 
     def effective(self) -> dict[str, Any]:
-        return {**super().effective(), "cache": self.cache, "compiled": self.compiled}
+        return {**super().effective(), "cache": self.cache}

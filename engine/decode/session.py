@@ -4,6 +4,8 @@ import time
 from typing import Any
 
 import torch
+import torch._dynamo.utils
+import torch._inductor.config as inductor
 import transformers.generation
 import transformers.modeling_utils
 import transformers.models.auto.modeling_auto
@@ -108,7 +110,9 @@ class Loaded(Session):
         return {"weights": getattr(self, "weights", None)}
 
     def effective(self) -> dict[str, Any]:
-        return {**load.effective(self.model), "threads": torch.get_num_threads(), "compiled": False}
+        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        found = {"threads": torch.get_num_threads(), "compiled": graphs > 0, "graphs": graphs}
+        return {**load.effective(self.model), **found}
 
 
 class ModuleSession(Loaded):
@@ -165,23 +169,26 @@ class ModuleSession(Loaded):
 
     def effective(self) -> dict[str, Any]:
         cache = self.stepper.cache_name() if self.stepper else None
-        return {**super().effective(), "cache": cache, "compiled": self.compiled is not None}
+        return {**super().effective(), "cache": cache}
 
 
 def compile_step(model: Any, plan: Plan) -> Any:
     """The forward pass as one compiled graph for fixed shapes.
 
     On a CPU the weights are frozen into the graph and packed for its products; on CUDA the step becomes a
-    CUDA graph.
+    CUDA graph. Freezing must be set for the whole process: as an option of one compile it has no effect
+    (torch 2.13), since tracing looks at the global setting.
     """
     torch._dynamo.config.cache_size_limit = 64
-    if plan.device != "cpu":
+    mode = None
+    if plan.device == "cpu":
+        autotune = plan.compile == "max-autotune"
+        inductor.freezing = True
+        inductor.max_autotune = autotune
+        inductor.max_autotune_gemm_backends = "CPP,ATEN" if autotune else "ATEN"
+    else:
         mode = "reduce-overhead" if plan.compile == "default" else "max-autotune"
-        return torch.compile(model.forward, mode=mode, fullgraph=True, dynamic=False)
-    options: dict[str, Any] = {"freezing": True}
-    if plan.compile == "max-autotune":
-        options |= {"max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
-    return torch.compile(model.forward, options=options, fullgraph=True, dynamic=False)
+    return torch.compile(model.forward, mode=mode, fullgraph=True, dynamic=False)
 
 
 def _silent(event: Any) -> None:

@@ -148,6 +148,7 @@ def _verdicts(experiment: Experiment, name: str, fold: LaneFold, reference: Lane
         verdicts.append(judge(name, over, metric, pairs))
     if verdicts and verdicts[0].pairs:
         because = _because(experiment, name, verdicts[0], _equality(experiment, fold, reference))
+        because += _paid_back(fold, reference)
         verdicts[0] = Verdict(**{**vars(verdicts[0]), "sentence": verdicts[0].sentence + because})
     return verdicts
 
@@ -172,3 +173,12 @@ def _because(experiment: Experiment, name: str, verdict: Verdict, equality: dict
     elif equality["identical"] is False:
         text += f" Their texts part at token {equality['first_divergence'] + 1}."
     return text
+
+
+def _paid_back(fold: LaneFold, reference: LaneFold) -> str:
+    """After how many tokens a lane's compile time is earned back by its faster steps."""
+    compiled = fold.effective.get("costs", {}).get("compile_s")
+    mine, other = (_metrics(list(f.finished.values()))["tpot_ms"] for f in (fold, reference))
+    if not compiled or not mine or not other or mine >= other:
+        return ""
+    return f" Its {compiled:.0f} s of compiling are paid back after {compiled * 1000 / (other - mine):,.0f} tokens."

@@ -75,8 +75,8 @@ class Worker:
         """Run one command; its stream ends in exactly one Finished or Failed."""
         self.cancelled.clear()
         try:
-            self._do(command)
-            end: Event = Finished(time.perf_counter(), self._effective())
+            plan = self._do(command)
+            end: Event = Finished(time.perf_counter(), self._effective(plan) if plan else {})
         except Cancelled:
             end = Failed(time.perf_counter(), "Stopped.", "", "cancelled")
         except Refusal as refusal:
@@ -85,11 +85,11 @@ class Worker:
             end = explain(error)
         self.sender.put(end, _silent)
 
-    def _do(self, command: dict[str, Any]) -> None:
+    def _do(self, command: dict[str, Any]) -> Plan | None:
         lane = Lane.model_validate(command["lane"])
         if command["do"] == "open":
             self._open(lane)
-            return
+            return None
         workload = Workload.model_validate(command["workload"])
         plan = plan_for(lane, command["model"], machine())
         memory.reset_peak()
@@ -98,6 +98,7 @@ class Worker:
         else:
             self.session.run(plan, workload, self.emit)
         self._memory(time.perf_counter())
+        return plan
 
     def _prepare(self, lane: Lane, plan: Plan, workload: Workload) -> None:
         self.warm = self.used
@@ -124,9 +125,10 @@ class Worker:
         self._sampled = t
         self.sender.put(memory.sample(t, **self.session.memory()), _silent)
 
-    def _effective(self) -> dict[str, Any]:
-        found = self.session.effective() if self.used else {}
-        return {**found, "costs": self.costs, "warm": self.warm}
+    def _effective(self, plan: Plan) -> dict[str, Any]:
+        """What really ran, with what was planned otherwise, what was decided on the way, and what it cost once."""
+        found = self.session.effective()
+        return {**found, "unmet": plan.unmet(found), "notes": plan.notes, "costs": self.costs, "warm": self.warm}
 
 
 def explain(error: Exception) -> Failed:

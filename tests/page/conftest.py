@@ -1,20 +1,14 @@
 """The real app in a process of its own, and a real browser that must stay silent and at home."""
 
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.page.site import Site, start
+
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
@@ -31,32 +25,6 @@ FLAGS = [
 LEAVING = ("AbortError: signal is aborted", "Unexpected error Connection errored out")
 """What Gradio itself says when a page with an open stream is left."""
 PATIENCE_MS = 60_000
-
-
-@dataclass
-class Site:
-    """A served page: its address and its process."""
-
-    url: str
-    process: subprocess.Popen
-
-
-def start(home: Path) -> Site:
-    """Start app.py on a free port and wait until it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {**os.environ, "PITLANE_HOME": str(home), "PITLANE_SIMULATED": "1", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=env)
-    site = Site(f"http://127.0.0.1:{port}", process)
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(site.url, timeout=5).close()
-            return site
-        except OSError:
-            assert process.poll() is None, "app.py ended before it served the page"
-            time.sleep(0.1)
-    raise AssertionError("app.py did not serve the page within a minute")
 
 
 @pytest.fixture(scope="session")

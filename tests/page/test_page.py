@@ -2,11 +2,10 @@
 
 import json
 import re
-import signal
-from itertools import pairwise
-from pathlib import Path
 
 import pytest
+
+from tests.page.site import shot, start
 
 pytestmark = pytest.mark.browser
 
@@ -131,6 +130,22 @@ def test_lanes_that_cannot_run_say_so_at_once(visit):
     page.wait_for_selector("[data-lane='1'] .badge:has-text('batch 4')")
 
 
+def test_what_cannot_run_here_is_greyed_with_its_sentence(tmp_path, chromium, monkeypatch):
+    """A machine without a compiler, which is what torch.compile needs."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    site = start(tmp_path)
+    page = chromium.new_page()
+    page.goto(site.url)
+    page.wait_for_selector(".lane-1 .opt-torch_compile.closed")
+    assert page.locator(".lane-1 .opt-torch_compile input:not([disabled])").count() == 0
+    assert "install g++" in page.inner_text(".lane-1 .opt-torch_compile .why")
+    page.locator(".lane-1 .opt-torch_compile").scroll_into_view_if_needed()
+    shot(page, "unavailable")
+    page.close()
+    site.process.kill()
+    site.process.wait()
+
+
 def test_knobs_of_what_is_off_are_hidden(visit):
     page = visit()
     knob = page.locator(".lane-1 .opt-prompt_lookup .of-on").first
@@ -219,52 +234,3 @@ def test_the_embedded_model_runs_on_the_page(visit):
     assert page.get_attribute(".stage", "data-state") == "done", page.inner_text(".verdict")
     assert page.locator(".stage .badge.simulated").count() == 0
     assert re.search(r"\w", page.inner_text('[data-lane="1"] .text'))
-
-
-EXPERIMENT = {
-    "rounds": 1,
-    "workload": {"prompts": "one", "max_new_tokens": 6},
-    "lanes": {"A": {"backend": "simulated"}, "B": {"backend": "simulated"}},
-}
-
-
-def test_the_api_yields_a_log_that_only_grows(site):
-    from gradio_client import Client
-
-    job = Client(site.url, verbose=False).submit(json.dumps(EXPERIMENT), api_name="/run")
-    logs = list(job)
-    assert all(later.startswith(earlier) for earlier, later in pairwise(logs))
-    lines = [json.loads(text) for text in logs[-1].splitlines()]
-    assert lines[0]["kind"] == "start" and lines[-1]["kind"] == "end" and lines[-1]["state"] == "done"
-    ticks = [line["lanes"].get("0", {}) for line in lines if line["kind"] == "tick"]
-    turns = "".join("|" * tick.get("reset", False) + "".join(p[1] for p in tick.get("text", [])) for tick in ticks)
-    assert {turn.strip().lower() for turn in turns.split("|")[1:]} == {"the quick lane takes the corner"}
-
-
-@pytest.mark.parametrize("bad", ['{"lanes": {}}', "no JSON", json.dumps({**EXPERIMENT, "rounds": 0})])
-def test_the_api_refuses_with_a_sentence(site, bad):
-    from gradio_client import Client
-
-    with pytest.raises(Exception) as refusal:
-        Client(site.url, verbose=False).submit(bad, api_name="/run").result()
-    assert "Traceback" not in str(refusal.value) and len(str(refusal.value)) > 10
-
-
-def test_only_the_run_is_public(site):
-    from gradio_client import Client
-
-    api = Client(site.url, verbose=False).view_api(return_format="dict", print_info=False)
-    assert list(api["named_endpoints"]) == ["/run"]
-
-
-def test_the_web_process_holds_no_torch_and_ends_clean(own_site):
-    from gradio_client import Client
-
-    list(Client(own_site.url, verbose=False).submit(json.dumps(EXPERIMENT), api_name="/run"))
-    process = Path(f"/proc/{own_site.process.pid}")
-    if process.exists():
-        assert "libtorch" not in (process / "maps").read_text()
-        resident = int(re.search(r"VmRSS:\s+(\d+)", (process / "status").read_text())[1])
-        assert resident <= 400 * 1024
-    own_site.process.send_signal(signal.SIGTERM)
-    assert own_site.process.wait(timeout=20) in (0, -signal.SIGTERM)

@@ -1,0 +1,45 @@
+"""The app in a process of its own, and pictures of its page."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Site:
+    """A served page: its address and its process."""
+
+    url: str
+    process: subprocess.Popen
+
+
+def start(home: Path) -> Site:
+    """Start app.py on a free port and wait until it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = {**os.environ, "PITLANE_HOME": str(home), "PITLANE_SIMULATED": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=env)
+    site = Site(f"http://127.0.0.1:{port}", process)
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(site.url, timeout=5).close()
+            return site
+        except OSError:
+            assert process.poll() is None, "app.py ended before it served the page"
+            time.sleep(0.1)
+    raise AssertionError("app.py did not serve the page within a minute")
+
+
+def shot(page, name: str) -> None:
+    """Keep a picture of the page as it is, to be looked at."""
+    folder = ROOT / "tests" / "shots"
+    folder.mkdir(exist_ok=True)
+    page.screenshot(path=folder / f"{name}.png")
