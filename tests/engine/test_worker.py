@@ -140,7 +140,7 @@ def test_a_slow_reader_does_not_slow_the_measurement(pool):
             if record.round is not None:
                 line.see(record.event)
         found.append(tpot_ms(line))
-    assert found[1] == pytest.approx(found[0], rel=0.25)  # a reader that counts makes 7 ms of 2 ms; bench measures it
+    assert found == pytest.approx([2.0, 2.0], rel=0.25)  # stamps taken at the reader make it 5 ms and more
 
 
 def test_what_a_library_prints_does_not_reach_the_events():

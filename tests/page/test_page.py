@@ -139,7 +139,7 @@ def test_what_cannot_run_here_is_greyed_with_its_sentence(tmp_path, chromium, mo
     page.wait_for_selector(".lane-1 .opt-torch_compile.closed")
     assert page.locator(".lane-1 .opt-torch_compile input:not([disabled])").count() == 0
     assert "install g++" in page.locator(".lane-1 .opt-torch_compile .why").first.inner_text()
-    page.locator(".lane-1 .opt-torch_compile .why").first.evaluate("one => one.scrollIntoView({block: \"center\"})")
+    page.locator(".lane-1 .opt-torch_compile .why").first.evaluate('one => one.scrollIntoView({block: "center"})')
     shot(page, "unavailable")
     page.close()
     site.process.kill()
