@@ -215,6 +215,8 @@ def _sentence(error: ValidationError) -> str:
         text = f"there is no such key; there are {', '.join(spec.model_fields)}"
     elif not text.startswith(("a ", "there ", "lanes:")) and not isinstance(problem["input"], dict | list | tuple):
         text += f", not {problem['input']!r}"
+    if problem["type"] == "value_error" and address.startswith("workload"):
+        return f"{text[:1].upper()}{text[1:]}."
     return f"{address}: {text}." if address else f"{text}."
 
 

@@ -30,7 +30,7 @@ def workload(**parts) -> dict:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (workload(prompts=["  "]), "a prompt is empty"),
+        (workload(prompts=["  "]), "A prompt is empty"),
         (workload(prompts=[]), "prompts"),
         (workload(prompts=["x" * 200_001]), "longer than"),
         (workload(max_new_tokens=0), "greater than or equal to 1"),

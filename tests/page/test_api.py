@@ -39,7 +39,7 @@ BAD = [
     (json.dumps({**EXPERIMENT, "lanes": {"A": {}}, "model": "no-such-model"}), "no-such-model"),
     *((bent(max_new_tokens=wrong), "max_new_tokens") for wrong in (0, -1, 2.5, True, float("nan"), 1e400, "8")),
     (bent(temperature=float("nan")), "finite"),
-    (bent(prompts=[" "]), "a prompt is empty"),
+    (bent(prompts=[" "]), "A prompt is empty"),
 ]
 
 

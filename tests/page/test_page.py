@@ -116,7 +116,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_lost(visit):
     page = visit()
     page.fill("#prompt textarea", "  ")
     page.click("#run")
-    page.wait_for_selector("#message:has-text('a prompt is empty')")
+    page.wait_for_selector("#message:has-text('A prompt is empty')")
     assert page.is_enabled("#run") and page.input_value("#tokens input") == "64"
     page.wait_for_selector(".stage[data-state=idle]")
 
