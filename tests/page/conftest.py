@@ -37,8 +37,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def own_site(tmp_path: Path) -> Iterator[Site]:
-    """A page of this test's own, which it may end."""
-    running = start(tmp_path)
+    """A page of this test's own, which it may end, on a machine that has no compiler."""
+    running = start(tmp_path, CXX="no-such-compiler")
     yield running
     running.process.kill()
     running.process.wait()

@@ -20,12 +20,12 @@ class Site:
     process: subprocess.Popen
 
 
-def start(home: Path) -> Site:
+def start(home: Path, **environment: str) -> Site:
     """Start app.py on a free port and wait until it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = {**os.environ, "PITLANE_HOME": str(home), "PITLANE_SIMULATED": "1", "HF_HUB_OFFLINE": "1"}
+    env = {**os.environ, "PITLANE_HOME": str(home), "PITLANE_SIMULATED": "1", "HF_HUB_OFFLINE": "1", **environment}
     process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=env)
     site = Site(f"http://127.0.0.1:{port}", process)
     for _ in range(600):

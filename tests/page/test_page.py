@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.page.site import shot, start
+from tests.page.site import shot
 
 pytestmark = pytest.mark.browser
 
@@ -130,20 +130,17 @@ def test_lanes_that_cannot_run_say_so_at_once(visit):
     page.wait_for_selector("[data-lane='1'] .badge:has-text('batch 4')")
 
 
-def test_what_cannot_run_here_is_greyed_with_its_sentence(tmp_path, chromium, monkeypatch):
-    """A machine without a compiler, which is what torch.compile needs."""
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    site = start(tmp_path)
+def test_what_cannot_run_here_is_greyed_with_its_sentence(own_site, chromium):
+    """`own_site` has no compiler, which is what torch.compile needs."""
     page = chromium.new_page()
-    page.goto(site.url)
+    page.goto(own_site.url)
     page.wait_for_selector(".lane-1 .opt-torch_compile.closed")
     assert page.locator(".lane-1 .opt-torch_compile input:not([disabled])").count() == 0
-    assert "install g++" in page.locator(".lane-1 .opt-torch_compile .why").first.inner_text()
-    page.locator(".lane-1 .opt-torch_compile .why").first.evaluate('one => one.scrollIntoView({block: "center"})')
+    why = page.locator(".lane-1 .opt-torch_compile .why").first
+    assert "install g++" in why.inner_text()
+    why.evaluate('one => one.scrollIntoView({block: "center"})')
     shot(page, "unavailable")
     page.close()
-    site.process.kill()
-    site.process.wait()
 
 
 def test_knobs_of_what_is_off_are_hidden(visit):
