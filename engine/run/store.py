@@ -102,8 +102,10 @@ class Store:
         self._write("UPDATE runs SET state=? WHERE id=?", (state, run))
 
     def finish(self, run: str, state: str, result: dict[str, Any]) -> None:
-        """Close a run with its result and the first verdict's sentence."""
-        sentence = result["verdicts"][0]["sentence"] if result["verdicts"] else None
+        """Close a run with its result and what came of it: the first verdict, or why a lane ended."""
+        verdicts = [verdict["sentence"] for verdict in result["verdicts"] if verdict["pairs"]]
+        faults = [f"Lane {lane['name']}: {lane['why']}" for lane in result["lanes"] if lane["why"]]
+        sentence = next(iter(verdicts + faults), None)
         sql = "UPDATE runs SET state=?, sentence=?, result=? WHERE id=?"
         self._write(sql, (state, sentence, json.dumps(result), run))
 
