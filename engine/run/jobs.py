@@ -184,6 +184,7 @@ class Jobs:
     def _reap(self) -> None:
         while not self.closed:
             time.sleep(min(1.0, self.unwatched_s / 4))
+            self.pool.make_room()
             with self.changed:
                 waiting = [job for job in (self.running, *self.queue) if job]
             for job in waiting:

@@ -18,8 +18,8 @@ FREE_SHARE = 0.2
 class Pool:
     """Thread-safe. A leased worker belongs to one lane; a poisoned one never comes back."""
 
-    def __init__(self, silence: dict[str, float] | None = None):
-        self.silence = silence
+    def __init__(self, silence: dict[str, float] | None = None, idle_s: float = IDLE_S):
+        self.silence, self.idle_s = silence, idle_s
         self.lock = threading.Lock()
         self.idle: list[tuple[tuple, Child]] = []
         self.leased: set[Child] = set()
@@ -57,7 +57,7 @@ class Pool:
             self.give_back(plan, child)
 
     def make_room(self) -> None:
-        """End idle workers, oldest first, while memory is short."""
+        """End idle workers, oldest first, that nobody used for a while or while memory is short."""
         with self.lock:
             self._trim()
 
@@ -73,7 +73,7 @@ class Pool:
             self.idle.pop(0)[1].kill()
 
     def _stale(self) -> bool:
-        return time.monotonic() - self.idle[0][1].used > IDLE_S
+        return time.monotonic() - self.idle[0][1].used > self.idle_s
 
     def _short(self) -> bool:
         memory = psutil.virtual_memory()

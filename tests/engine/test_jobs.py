@@ -14,6 +14,7 @@ from engine.measure.result import result
 from engine.refusal import Refusal
 from engine.run.child import ROOT
 from engine.run.jobs import Jobs
+from engine.run.pool import Pool
 from engine.run.store import MIGRATIONS, Store
 from engine.spec import Experiment
 
@@ -104,6 +105,16 @@ def test_a_job_that_nobody_watches_is_stopped(store):
     while jobs.state(run) in ("queued", "running") and time.monotonic() < end:
         time.sleep(0.05)
     assert jobs.state(run) == "cancelled"
+    jobs.close()
+
+
+def test_workers_that_nobody_uses_are_ended(store):
+    jobs = Jobs(store, Pool(idle_s=0.2))
+    wait(jobs, jobs.submit(simulated(), "ann"))
+    end = time.monotonic() + 10
+    while jobs.pool.idle and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not jobs.pool.idle
     jobs.close()
 
 
