@@ -24,7 +24,7 @@ def control(name: str, field: FieldInfo, switch: bool = False, **settings: Any) 
     if kind is int and None not in (low, high) and high - low <= SLIDER_SPAN:
         return gr.Slider(low, high, step=1, buttons=[], **common)
     if kind in (int, float):
-        return gr.Number(minimum=low, maximum=high, step=1 if kind is int else None, **common)
+        return gr.Number(step=1 if kind is int else None, **common)  # the spec says what is wrong, in a sentence
     return gr.Textbox(**common)
 
 

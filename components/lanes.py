@@ -3,7 +3,7 @@
 import os
 import string
 from html import escape
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import gradio as gr
 from gradio.components import Component
@@ -97,6 +97,12 @@ def offered(chosen: str | None = None) -> list[tuple[str, str]]:
     return [(shown[name].title, name) for name in order]
 
 
+def devices(chosen: str) -> list[str]:
+    """The devices to choose from: a GPU only where there is one, or where it is chosen already."""
+    every = get_args(Lane.model_fields["device"].annotation)
+    return [name for name in every if name != "cuda" or machine().gpus or chosen == "cuda"]
+
+
 def editor(start: Lane) -> dict[str, Component]:
     """Build the widgets of one lane inside the current block, keyed by address."""
     values, made = show(start), {}
@@ -106,7 +112,8 @@ def editor(start: Lane) -> dict[str, Component]:
         made["backend"] = gr.Radio(offered(values["backend"]), **shown)
         for name, part in backends().items():
             made |= _fields(f"backend.{name}", part, values, f"of-{name}")
-        made["device"] = control("device", Lane.model_fields["device"], label="Device", elem_classes=classes)
+        chosen = values["device"]
+        made["device"] = gr.Radio(devices(chosen), value=chosen, label="Device", elem_classes=classes)
     for group in GROUPS:
         parts = {name: part for name, part in optimizations().items() if part.group == group}
         if parts:
@@ -148,6 +155,7 @@ def updates(values: Values) -> list[Any]:
     """What to send to the widgets of `editor`; what is closed here may only be switched off."""
     changes = {address: {"value": values[address]} for address in addresses()}
     changes["backend"]["choices"] = offered(values["backend"])
+    changes["device"]["choices"] = devices(values["device"])
     for name, part in optimizations().items():
         if not part.always and part.unavailable(machine()):
             switch = f"opts.{name}.{named(part)}" if named(part) else f"opts.{name}"

@@ -102,6 +102,7 @@ def asked(values: dict[str, Any]) -> dict[str, Any]:
     fields = Workload.model_fields
     data = {name: value(fields[name], values[f"workload.{name}"]) for name in (*SAMPLING, "max_new_tokens")}
     prompts = [part.strip() for part in f"\n{values['workload.prompts']}\n".split(f"\n{BREAK}\n")]
+    prompts = [part for part in prompts if part] or [""]
     return {
         "model": str(values["model"] or "").strip(),
         "rounds": values["rounds"],

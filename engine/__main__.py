@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -69,8 +70,8 @@ def run_preset(parsed: argparse.Namespace) -> int:
     if parsed.rounds is not None:
         assignments.append(f"rounds={parsed.rounds}")
     experiment = Experiment.read(assign(preset(parsed.preset).to_dict(), assignments))
-    if parsed.json and parsed.json != "-" and not Path(parsed.json).absolute().parent.is_dir():
-        raise Refusal(f"There is no folder for {parsed.json}.", "Create it first, or write somewhere else.")
+    if parsed.json and parsed.json != "-":
+        _check_writable(Path(parsed.json))
     jobs = Jobs(Store())
     try:
         found = _follow(jobs, jobs.submit(experiment, OWNER), experiment)
@@ -85,6 +86,14 @@ def run_preset(parsed: argparse.Namespace) -> int:
     return 0 if all(lane["status"] == "finished" for lane in found["lanes"]) else 1
 
 
+def _check_writable(path: Path) -> None:
+    """Before anything runs. Raises Refusal if the result cannot be written there."""
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise Refusal(f"{path} cannot be written: {error.strerror}.", "Name a file in a folder that exists.") from None
+
+
 def _follow(jobs: Jobs, run: str, experiment: Experiment) -> dict[str, Any]:
     def going() -> bool:
         jobs.watch(run)
@@ -94,6 +103,7 @@ def _follow(jobs: Jobs, run: str, experiment: Experiment) -> dict[str, Any]:
     try:
         follow(bars, lambda start: jobs.records(run, start), going)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         jobs.cancel(run, OWNER)
         follow(bars, lambda start: jobs.records(run, start), going)
     if jobs.warning:

@@ -23,6 +23,8 @@ def preset(name: str) -> Experiment:
     path = Path(name)
     if path.suffix == ".toml" and path.is_file():
         return Experiment.from_toml(path)
+    if path.suffix == ".toml":
+        raise Refusal(f"There is no file {name}.", "Check the path.")
     raise Refusal(f"There is no preset {name}.", f"There are {', '.join(presets())}, or name a .toml file.")
 
 

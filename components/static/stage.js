@@ -201,7 +201,7 @@ class Stage {
   failures(line) {
     const failed = line.lanes.map((lane, number) => lane.why && `Lane ${this.start.lanes[number].name}: ${lane.why}`).filter(Boolean);
     if (failed.length) return failed;
-    return [line.state === "stopped" ? "Stopped. What was measured so far stays below." : "One lane alone is measured, not compared."];
+    return [line.state === "stopped" ? (line.replayable ? "Stopped. What was measured so far stays below." : "Stopped before anything was measured.") : "One lane alone is measured, not compared."];
   }
 
   skip() {

@@ -1,6 +1,9 @@
 """How much this process holds now: resident memory and its peak, and torch's own counters on CUDA."""
 
+import ctypes
+import gc
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -16,6 +19,13 @@ def reset_peak() -> None:
         return
     if cuda := _cuda():
         cuda.reset_peak_memory_stats()
+
+
+def trim() -> None:
+    """Give memory that loading has freed back to the system, so that what is resident is what is in use."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def sample(t: float, weights: int | None = None, kv: int | None = None) -> Memory:

@@ -7,7 +7,7 @@ from typing import Any
 from engine.event import Failed, Record
 from engine.measure.metrics import METRICS, acceptance, itl_ms, percentile
 from engine.measure.timeline import Timeline
-from engine.measure.verdict import Verdict, judge
+from engine.measure.verdict import MIN_PAIRS, Verdict, judge
 from engine.spec import Experiment
 
 SCHEMA = 1
@@ -98,7 +98,7 @@ def _round(line: Timeline) -> dict[str, Any]:
         "itl_ms": itl_ms(line),
         "output_tokens": line.output_tokens,
         "steps": line.steps,
-        "drafted": line.drafted,
+        "drafted": line.drafted if line.drafted >= line.accepted else None,  # generate does not tell its guesses
         "accepted": line.accepted,
         "tokens_per_step": acceptance(line),
     }
@@ -117,7 +117,8 @@ def _metrics(lines: list[Timeline]) -> dict[str, float | None]:
 
 
 def _memory(fold: LaneFold) -> dict[str, int | None]:
-    samples = [memory for line in (fold.prepare, *fold.rounds.values()) for memory in line.memory]
+    """The most over the rounds: what loading took for a moment is not what running takes."""
+    samples = [memory for line in fold.rounds.values() for memory in line.memory] or fold.prepare.memory
     names = ("weights", "kv", "peak", "rss", "allocated", "reserved", "device")
     return {f"{name}_bytes": max((v for s in samples if (v := getattr(s, name))), default=None) for name in names}
 
@@ -159,13 +160,14 @@ def _because(experiment: Experiment, name: str, verdict: Verdict, equality: dict
     word = verdict.word
     if word == "cannot tell" and verdict.ratio:
         word = "faster" if verdict.ratio > 1.1 else "slower" if verdict.ratio < 0.9 else word
-    differ = [opt for key, opt in mine.in_effect().items() if other.in_effect().get(key) != opt]
-    dropped = [opt for key, opt in other.in_effect().items() if key not in mine.in_effect()]
+    ours, theirs = mine.in_effect(), other.in_effect()
     opposite = {"faster": "slower", "slower": "faster"}.get(word, word)
-    reasons = [opt.reasons[word] for opt in differ if word in opt.reasons]
-    reasons += [opt.reasons[opposite] for opt in dropped if opposite in opt.reasons]
+    reasons = [opt.because(theirs.get(key), word) for key, opt in ours.items() if theirs.get(key) != opt]
+    dropped = [opt.because(None, opposite) for key, opt in theirs.items() if key not in ours]
+    reasons = [*filter(None, reasons), *(f"in lane {verdict.over} {reason}" for reason in dropped if reason)]
     simulated = "simulated" in (mine.backend.name(), other.backend.name())
-    text = f" Likely because {', and '.join(dict.fromkeys(reasons))}." if reasons and not simulated else ""
+    lead = "Likely because" if verdict.pairs >= MIN_PAIRS else "If it is, likely because"
+    text = f" {lead} {', and '.join(dict.fromkeys(reasons))}." if reasons and not simulated else ""
     if simulated:
         text += " Simulated: these figures come from a timetable, not from a model."
     if equality["identical"] is True:

@@ -1,6 +1,6 @@
 """One optimization a file. The class is its own lesson, limits and effect; the instance is the configuration."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from engine.part import Part
 from engine.plan import Plan
@@ -32,6 +32,13 @@ class Optimization(Part):
     def settle(self, plan: Plan) -> str | None:
         """Called when every optimization has edited the plan: a sentence if this one cannot live with the others."""
         return None
+
+    def because(self, other: Self | None, word: str) -> str | None:
+        """A likely cause for a lane with this being `word` than one with `other` (None: switched off there).
+
+        The default speaks only of on against off; two settings of one optimization are compared by overriding it.
+        """
+        return self.reasons.get(word) if other is None else None
 
     def badge(self) -> str:
         """What a lane shows while this is on."""

@@ -1,6 +1,6 @@
 """How attention is computed: materialised scores or one fused operator."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ class Attention(Optimization):
     moves: ClassVar[dict[str, str]] = {"ttft_ms": "down"}
     reasons: ClassVar[dict[str, str]] = {
         "faster": "the fused operator never writes the score matrix to memory",
-        "slower": "writing out the score matrix costs more than the fused operator",
+        "slower": "the score matrix is written to memory and read again",
         "same": "the context is short, so attention is a small part of a step",
     }
 
@@ -36,6 +36,10 @@ class Attention(Optimization):
         plan.attention = self.kernel
 
     on_generate = on_transformers
+
+    def because(self, other: Self | None, word: str) -> str | None:
+        fits = {"sdpa": ("faster", "same"), "eager": ("slower", "same")}
+        return self.reasons.get(word) if word in fits[self.kernel] else None
 
     def badge(self) -> str:
         return f"{self.kernel} attention"

@@ -1,6 +1,6 @@
 """Whether and how keys and values of earlier tokens are kept."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -38,6 +38,11 @@ class KVCache(Optimization):
         plan.cache = self.kind
 
     on_generate = on_transformers
+
+    def because(self, other: Self | None, word: str) -> str | None:
+        off = [part.kind == "off" for part in (self, other or type(self)())]
+        fits = {(True, False): ("slower",), (False, True): ("faster",), (False, False): ("same",)}
+        return self.reasons.get(word) if word in fits.get(tuple(off), ()) else None
 
     def badge(self) -> str:
         return "no KV cache" if self.kind == "off" else f"{self.kind} cache"

@@ -1,6 +1,6 @@
 """Number format of weights and activations."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ class Precision(Optimization):
     moves: ClassVar[dict[str, str]] = {"tpot_ms": "down", "weights_bytes": "down"}
     reasons: ClassVar[dict[str, str]] = {
         "faster": "16-bit weights are half the bytes to read for every token",
-        "slower": "this processor converts 16-bit numbers before it multiplies them",
+        "slower": "16-bit numbers must be converted here before they are multiplied",
     }
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -46,6 +46,14 @@ class Precision(Optimization):
                 "float16 has no fast matrix product on a CPU (a prompt takes minutes): "
                 "choose bfloat16 or float32 for the number format."
             )
+        return None
+
+    def because(self, other: Self | None, word: str) -> str | None:
+        narrow = [part.dtype in ("bfloat16", "float16") for part in (self, other or type(self)())]
+        if narrow == [True, False]:
+            return self.reasons.get(word)
+        if narrow == [False, True] and word == "slower":
+            return "32-bit weights are twice the bytes to read for every token"
         return None
 
     def badge(self) -> str:

@@ -22,8 +22,7 @@ class Threads(Optimization):
     moves: ClassVar[dict[str, str]] = {"ttft_ms": "down"}
     reasons: ClassVar[dict[str, str]] = {
         "slower": "fewer cores draw less memory bandwidth and do less arithmetic at once",
-        "faster": "more cores share the work",
-        "same": "one core already saturates what this step waits for",
+        "same": "more cores do not speed up what this step waits for",
     }
 
     count: int = Field(

@@ -1,10 +1,13 @@
 """Jobs: runs wait their turn on the server, go on without a browser for a minute, and can be watched again."""
 
+import fcntl
 import sqlite3
 import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from engine.event import Record
@@ -19,6 +22,7 @@ from engine.spec import Experiment
 UNWATCHED_S = 60.0
 FLUSH_S = 0.5
 KEPT = 20
+ELSEWHERE_S = 0.2
 
 
 class Job:
@@ -69,7 +73,8 @@ class Jobs:
         """How many jobs are before this one; 0 when it runs or has ended."""
         with self.changed:
             waiting = [job.run.id for job in self.queue]
-            return waiting.index(run) + bool(self.running) if run in waiting else 0
+            elsewhere = run in self.jobs and self.jobs[run].state == "queued"
+            return waiting.index(run) + bool(self.running) if run in waiting else int(elsewhere)
 
     def records(self, run: str, start: int = 0) -> list[Record]:
         """What the run has said from index `start` on: live, or from the store."""
@@ -136,14 +141,27 @@ class Jobs:
                 if self.closed:
                     return
                 job = self.running = self.queue.popleft()
-                job.state = "running"
             try:
-                self._run(job)
+                with self._machine(job):
+                    job.state = "running"
+                    self._run(job)
             except Exception as error:
                 sys.excepthook(type(error), error, error.__traceback__)
                 self._end(job, "failed")
             with self.changed:
                 self.running = None
+
+    @contextmanager
+    def _machine(self, job: Job) -> Iterator[None]:
+        """Wait until no other process of this user's measures: the page and the command line share one machine."""
+        with self.store.path.with_name("machine.lock").open("w") as gate:
+            while not (job.run.cancelled.is_set() or self.closed):
+                try:
+                    fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(ELSEWHERE_S)
+            yield
 
     def _run(self, job: Job) -> None:
         self._save(lambda: self.store.set_state(job.run.id, "running"))

@@ -95,6 +95,7 @@ class Worker:
         memory.reset_peak()
         if command["do"] == "prepare":
             self._prepare(lane, plan, workload)
+            memory.trim()
         else:
             self.session.run(plan, workload, self.emit)
         self._memory(time.perf_counter())
@@ -155,13 +156,16 @@ def _silent(step: Step) -> Step:
 
 def _listen(commands: queue.SimpleQueue, worker: Worker) -> None:
     """Standard input is the lifeline: when it closes, the parent is gone and the whole group goes with it."""
-    for line in sys.stdin:
-        command = json.loads(line)
-        if command["do"] == "cancel":
-            worker.cancelled.set()
-        else:
-            commands.put(command)
-    os.killpg(0, signal.SIGKILL)
+    try:
+        for line in sys.stdin:
+            command = json.loads(line)
+            if command["do"] == "cancel":
+                worker.cancelled.set()
+            else:
+                commands.put(command)
+    finally:  # a parent that died in the middle of a line leaves one that cannot be read
+        sys.stderr.flush()
+        os.killpg(0, signal.SIGKILL)
 
 
 def main() -> None:

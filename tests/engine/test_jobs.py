@@ -1,5 +1,6 @@
 """Jobs wait their turn, survive their browser, and end up in a history that replays."""
 
+import fcntl
 import json
 import os
 import sqlite3
@@ -78,6 +79,24 @@ def test_two_people_are_served_one_after_another_and_see_their_position(jobs):
         [r for r in jobs.records(run) if isinstance(r.event, TERMINAL)][-1].event.t for run in (first, second, third)
     ]
     assert ends == sorted(ends)
+
+
+def test_a_job_waits_for_the_run_of_another_process(jobs, store):
+    with store.path.with_name("machine.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        run = jobs.submit(simulated(), "ann")
+        time.sleep(0.5)
+        assert (jobs.state(run), jobs.position(run), jobs.records(run)) == ("queued", 1, [])
+    assert wait(jobs, run) == "finished"
+
+
+def test_a_run_of_another_version_is_still_listed(jobs, store):
+    run = jobs.submit(simulated(), "ann")
+    wait(jobs, run)
+    row = store.run(run)
+    store.db.execute("UPDATE runs SET experiment=?", (row["experiment"].replace('"opts": {}', '"opts": {"gone": {}}'),))
+    (listed,) = store.history()
+    assert [lane["name"] for lane in listed["lanes"]] == ["A", "B"]
 
 
 def test_only_the_owner_stops_a_job(jobs):

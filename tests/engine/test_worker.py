@@ -144,10 +144,12 @@ def test_a_slow_reader_does_not_slow_the_measurement(pool):
 
 
 def test_what_a_library_prints_does_not_reach_the_events():
+    """Standard output of the worker is its log; the events have a descriptor of their own."""
     child = Child()
-    child.process.stdin.write("{this is no JSON}\n")
-    child.process.stdin.flush()
-    assert wait_until(lambda: any("JSONDecodeError" in line for line in child.log))
+    place = Path(f"/proc/{child.process.pid}/fd")
+    events = os.readlink(place / "1")
+    assert wait_until(lambda: os.readlink(place / "1") == os.readlink(place / "2"))
+    assert events in {os.readlink(entry) for entry in place.iterdir()} and os.readlink(place / "1") != events
     child.kill()
 
 
@@ -169,6 +171,15 @@ def test_no_worker_outlives_its_parent(tmp_path: Path):
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     assert wait_until(lambda: all(gone(pid) for pid in workers), 5)
+
+
+@pytest.mark.parametrize("last", [b'{"do":"op', b"junk", b"\xff\xfe"])
+def test_a_parent_that_dies_in_the_middle_of_a_line_leaves_no_worker(last):
+    child = Child()
+    child.process.stdin.buffer.write(last)
+    child.process.stdin.close()
+    assert wait_until(lambda: gone(child.process.pid))
+    child.kill()
 
 
 def test_a_worker_sees_no_secrets(monkeypatch):
