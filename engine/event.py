@@ -18,7 +18,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request enters the engine with `prompt_tokens` tokens: its TTFT counts from here."""
+    """A request with `prompt_tokens` tokens arrives: its TTFT counts from here, also while it waits for a place."""
 
     t: float
     request: int
@@ -26,11 +26,21 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Admitted:
+    """A waiting request gets its place in the engine; `reused` of its prompt tokens were read for an earlier one."""
+
+    t: float
+    request: int
+    reused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One engine step: the tokens that each of `requests` received and how their text continues.
 
     `requests`, `tokens` and `text` run in parallel; `text` holds one piece per token. `cached` is the length
-    of the KV cache in tokens, `drafted` and `accepted` count the speculated tokens of this step.
+    of the KV cache in tokens (all requests together where each has its own), `drafted` and `accepted` count the
+    speculated tokens of this step, and `waiting` the requests that have arrived and have no place yet.
     """
 
     t: float
@@ -40,6 +50,7 @@ class Step:
     cached: int = 0
     drafted: int = 0
     accepted: int = 0
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +85,11 @@ class Failed:
     status: Literal["failed", "refused", "cancelled"] = "failed"
 
 
-Event = Phase | Request | Step | Memory | Finished | Failed
+Event = Phase | Request | Admitted | Step | Memory | Finished | Failed
 TERMINAL = (Finished, Failed)
-KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in (Phase, Request, Step, Memory, Finished, Failed)}
+KINDS: dict[str, type] = {
+    kind.__name__.lower(): kind for kind in (Phase, Request, Admitted, Step, Memory, Finished, Failed)
+}
 
 
 def to_dict(event: Event) -> dict[str, Any]:

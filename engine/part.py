@@ -36,7 +36,11 @@ class Part(BaseModel):
 
     @classmethod
     def unavailable(cls, machine: Any, model: Any = None) -> str | None:
-        """Why this cannot run on `machine` with `model`, as a sentence; None where it can."""
+        """Why this cannot run on `machine` with `model`, as a sentence; None where it can.
+
+        `machine` is an engine.measure.machine.Machine, `model` an engine.models.architecture.Architecture or
+        None while the model's config is not known yet.
+        """
         return None
 
     def knobs(self) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-LEASE = ("backend", "model", "device", "dtype", "attention", "quantization", "compile", "threads")
+LEASE = (
+    "backend", "model", "device", "dtype", "attention", "quantization", "merged", "kernels", "compile", "threads",
+    "replicas", "tensor_parallel",
+)  # fmt: skip
 
 
 @dataclass
@@ -11,7 +14,7 @@ class Plan:
     """The settled configuration of one lane: printable, comparable, testable without torch.
 
     The fields of `LEASE` decide what a worker has loaded, so two plans that agree in them can use the same
-    warm worker.
+    warm worker. `expected` says what the session must report as really run, name by name.
     """
 
     backend: str
@@ -19,13 +22,25 @@ class Plan:
     device: str = "cpu"
     dtype: str = "float32"
     attention: str = "sdpa"
+    sdpa: str | None = None
     quantization: dict[str, Any] | None = None
     cache: str = "dynamic"
+    window: dict[str, Any] | None = None
+    kv_bits: dict[str, Any] | None = None
+    offload: bool = False
+    prefix: bool = False
     speculation: dict[str, Any] | None = None
     batch: int = 1
+    continuous: dict[str, Any] | None = None
     compile: str | None = None
+    merged: bool = False
+    kernels: bool = False
+    graph: bool = False
     threads: int | None = None
+    replicas: int = 1
+    tensor_parallel: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
+    expected: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def lease(self) -> tuple:
@@ -33,20 +48,27 @@ class Plan:
         return tuple(repr(getattr(self, name)) for name in LEASE)
 
     def unmet(self, found: dict[str, Any]) -> list[str]:
-        """Where `found`, read back from what is loaded, is not what was planned: a sentence each."""
-        asked = {
-            "dtype": self.dtype,
-            "attention": self.attention,
-            "quantization": (self.quantization or {}).get("kind"),
-            "compiled": bool(self.compile),
-            "threads": self.threads or found.get("threads"),
-        }
-        ran = {**found, "quantization": (found.get("quantization") or {}).get("kind")}
+        """Where `found`, read back from what ran, is not what was `expected`: a sentence each.
+
+        What cannot be read back counts as not run: a label may only stand on evidence.
+        """
         return [
-            f"Asked for {name} {wanted}, but {ran[name]} ran."
-            for name, wanted in asked.items()
-            if name in found and ran[name] != wanted
+            f"Asked for {name.replace('_', ' ')} {_said(wanted)}, but {_said(found.get(name))} ran."
+            for name, wanted in self.expected.items()
+            if not _met(wanted, found.get(name))
         ]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _met(wanted: Any, found: Any) -> bool:
+    if isinstance(found, dict) and not isinstance(wanted, dict):
+        found = found.get("kind")
+    return found == wanted or (wanted is True and bool(found))
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, dict):
+        value = value.get("kind", value)
+    return "nothing" if value in (None, False, 0, "") else "on" if value is True else str(value)

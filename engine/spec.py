@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from engine.backends import Backend
+from engine.models.architecture import Architecture, known
 from engine.optimizations import Optimization
 from engine.part import Part
 from engine.plan import Plan
@@ -33,11 +34,35 @@ class Workload(Spec):
     """What is asked of every lane: the same prompts, lengths and sampling."""
 
     prompts: tuple[str, ...] = Field(min_length=1, max_length=64, description="One request each.")
+    system: str = Field("", max_length=20_000, title="System prompt", description="Stands before every prompt.")
+    requests: int = Field(
+        0, ge=0, le=512, title="Requests", description="How many requests are made of the prompts in turn; 0: one each."
+    )
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Tokens to generate for each request.")
+    spread: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="Spread of lengths",
+        description="0: all answers are equally long. 0.9: each has between a tenth of the new tokens and all of them.",
+    )
     fixed_length: bool = Field(True, description="Generate exactly that many tokens: the end mark is suppressed.")
     temperature: float = Field(0.0, ge=0, le=5, description="0 is greedy; above, tokens are sampled.")
     seed: int = Field(0, ge=0, le=2**31, description="Seed of the sampling.")
     chat: bool = Field(True, description="Wrap each prompt in the model's chat template.")
+    arrivals: Literal["in turn", "at once", "fixed", "poisson"] = Field(
+        "in turn",
+        title="Arrivals",
+        description="in turn: the next request comes when the engine is free. at once: all come at the start. "
+        "fixed, poisson: they come at a rate, evenly or by chance, whether the engine is free or not.",
+    )
+    rate: float = Field(2.0, gt=0, le=1000, title="Rate", description="Requests a second, for fixed and poisson.")
+    ttft_limit_ms: float = Field(
+        0.0, ge=0, le=600_000, title="TTFT limit", description="For goodput: longest wait for the first token; 0: none."
+    )
+    tpot_limit_ms: float = Field(
+        0.0, ge=0, le=600_000, title="TPOT limit", description="For goodput: longest time per token; 0: none."
+    )
 
     @field_validator("prompts", mode="before")
     @classmethod
@@ -52,6 +77,16 @@ class Workload(Spec):
         if any(len(prompt) > 200_000 for prompt in prompts):
             raise ValueError("a prompt is longer than 200,000 characters: shorten it")
         return prompts
+
+    @property
+    def count(self) -> int:
+        """How many requests this workload makes."""
+        return self.requests or len(self.prompts)
+
+    @property
+    def open_loop(self) -> bool:
+        """Whether requests arrive by the clock, so that latency counts from their arrival."""
+        return self.arrivals != "in turn"
 
 
 class Lane(Spec):
@@ -153,11 +188,15 @@ def load_toml(path: Path) -> dict[str, Any]:
         raise Refusal(f"{path.name} is not a TOML file: {error}.", "Compare it with a file in presets/.") from None
 
 
-def plan_for(lane: Lane, model: str, machine: Any) -> Plan:
-    """Settle a lane into a plan for this machine. Raises Refusal where something cannot run or cannot go together."""
+def plan_for(lane: Lane, model: str, machine: Any, shape: Architecture | None = None) -> Plan:
+    """Settle a lane into a plan for this machine. Raises Refusal where something cannot run or cannot go together.
+
+    `shape` is the model's architecture where the caller knows it; otherwise what its name tells is used.
+    """
     device = ("cuda" if machine.gpus else "cpu") if lane.device == "auto" else lane.device
     if device == "cuda" and not machine.gpus:
         raise Refusal("This machine has no NVIDIA GPU that torch can use.", "Set the device to auto or cpu.")
+    shape = shape or (known(model) if lane.backend.needs_model else None)
     plan = Plan(backend=lane.backend.name(), model=model, device=device)
     lane.backend.settle(plan)
     active = [opt for name, opt in lane.in_effect().items() if opt.supports(plan.backend) or name in lane.opts]
@@ -167,7 +206,7 @@ def plan_for(lane: Lane, model: str, machine: Any) -> Plan:
                 f"{opt.title} does not exist in the {type(lane.backend).title} backend.",
                 "Switch it off, or choose another backend.",
             )
-        if sentence := opt.unavailable(machine):
+        if sentence := opt.unavailable(machine, shape) or opt.limits(machine, shape):
             raise Refusal(sentence)
         opt.apply(plan)
     for opt in active:

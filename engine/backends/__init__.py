@@ -13,6 +13,10 @@ Emit = Callable[[Event], None]
 class Session:
     """A loaded lane inside a worker. It emits events and keeps what is expensive warm between turns."""
 
+    def recheck(self, architecture: Any) -> None:
+        """Asked once the model's config is there, before any weight is loaded. The worker puts in its own, which
+        raises Refusal where the lane cannot run with this architecture."""
+
     def prepare(self, plan: Plan, workload: Any, emit: Emit) -> None:
         """Fetch, load, compile: everything that is paid once. Raises Refusal for bad input."""
 

@@ -11,6 +11,6 @@ class Transformers(Backend):
     title: ClassVar[str] = "Pitlane loop"
 
     def open(self) -> Session:
-        from engine.decode.session import ModuleSession
+        from engine.decode.modules import ModuleSession
 
         return ModuleSession()

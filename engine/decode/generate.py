@@ -8,11 +8,12 @@ from transformers import CompileConfig
 from transformers.generation.streamers import BaseStreamer
 
 from engine.backends import Emit
-from engine.decode.loop import Sampling, _padded
+from engine.decode.loop import enter, padded
 from engine.decode.prompts import Batch
+from engine.decode.sampling import Sampling
 from engine.decode.session import Loaded
 from engine.decode.stepper import kv_bytes
-from engine.event import Request, Step
+from engine.event import Step
 from engine.plan import Plan
 
 
@@ -22,21 +23,28 @@ class _Clock(BaseStreamer):
     def __init__(self, batch: Batch, sampling: Sampling, emit: Emit):
         self.batch, self.sampling, self.emit = batch, sampling, emit
         self.prompt = True
-        self.going = set(range(len(batch.prompts)))
+        self.going = dict.fromkeys(range(len(batch.prompts)), 0)
 
     def put(self, value: torch.Tensor) -> None:
         if self.prompt:
             self.prompt = False
             return
         now = time.perf_counter()
-        rows = sorted(self.going)
         ids = value.flatten().tolist()
+        rows = list(self.going)
         tokens = (tuple(ids),) if len(self.batch.prompts) == 1 else tuple((ids[row],) for row in rows)
-        requests = tuple(self.batch.first + row for row in rows)
-        self.emit(Step(now, requests, tokens, accepted=len(tokens[0]) - 1))
-        if not self.sampling.fixed_length:
-            ended = zip(rows, tokens, strict=True)
-            self.going -= {row for row, new in ended if self.sampling.stop.intersection(new)}
+        requests = tuple(self.batch.requests[row] for row in rows)
+        if rows:
+            self.emit(Step(now, requests, tokens, accepted=len(tokens[0]) - 1))
+        for row, new in zip(rows, tokens, strict=True):
+            self._count(row, new)
+
+    def _count(self, row: int, new: tuple[int, ...]) -> None:
+        """A row that has its tokens is no longer reported, though generate goes on computing it."""
+        self.going[row] += len(new)
+        ended = not self.sampling.fixed_length and self.sampling.stop.intersection(new)
+        if ended or self.going[row] >= self.batch.lengths[row]:
+            del self.going[row]
 
     def end(self) -> None:
         self.prompt = True
@@ -51,27 +59,25 @@ class GenerateSession(Loaded):
         self.kv: int | None = None
 
     def turn(self, plan: Plan, batch: Batch, sampling: Sampling, emit: Emit) -> None:
-        start = time.perf_counter()
-        for request, ids in zip(batch.requests, batch.prompts, strict=True):
-            emit(Request(start, request, len(ids)))
+        enter(batch, emit)
         torch.manual_seed(sampling.seed)
-        ids = _padded(batch, self.model.device)
-        mask = torch.tensor([[0] * (batch.width - len(p)) + [1] * len(p) for p in batch.prompts])
+        ids = padded(batch, self.model.device)
+        mask = torch.tensor([[0] * pad + [1] * (batch.width - pad) for pad in batch.pad])
         out = self.model.generate(
             ids,
             attention_mask=mask.to(ids.device),
             streamer=_Clock(batch, sampling, emit),
             return_dict_in_generate=True,
-            **self._options(plan, sampling),
+            **self._options(plan, batch.longest, sampling),
         )
         kept = out.past_key_values
         self.cache = type(kept).__name__ if kept is not None else None
         self.kv = kv_bytes(kept) if kept is not None else 0
 
-    def _options(self, plan: Plan, sampling: Sampling) -> dict[str, Any]:
+    def _options(self, plan: Plan, tokens: int, sampling: Sampling) -> dict[str, Any]:
         options: dict[str, Any] = {
-            "max_new_tokens": sampling.new_tokens,
-            "min_new_tokens": sampling.new_tokens if sampling.fixed_length else None,
+            "max_new_tokens": tokens,
+            "min_new_tokens": tokens if sampling.fixed_length else None,
             "use_cache": plan.cache != "off",
             "do_sample": sampling.temperature > 0,
         }

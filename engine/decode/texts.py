@@ -11,8 +11,8 @@ from engine.event import Step
 class Texts:
     """One turn's detokenizer. The pieces of a request add up to the decoding of all its tokens."""
 
-    def __init__(self, tokenizer: Any, length: int):
-        self.tokenizer, self.length = tokenizer, length
+    def __init__(self, tokenizer: Any, lengths: dict[int, int]):
+        self.tokenizer, self.lengths = tokenizer, lengths
         self.vocabulary = len(tokenizer)
         self.streams: dict[int, DecodeStream] = {}
         self.ids: dict[int, list[int]] = {}
@@ -31,7 +31,7 @@ class Texts:
         stream = self.streams.setdefault(request, DecodeStream(skip_special_tokens=True))
         ids.append(token)
         piece = stream.step(self.tokenizer.backend_tokenizer, token) or ""
-        if len(ids) == self.length:
+        if len(ids) == self.lengths[request]:
             whole = self.tokenizer.decode(ids, skip_special_tokens=True)
             piece = whole[self.said.get(request, 0) :]
         self.said[request] = self.said.get(request, 0) + len(piece)

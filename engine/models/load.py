@@ -8,10 +8,10 @@ from typing import Any
 
 from engine.models import noise
 from engine.models.resolve import Source, check_folder
+from engine.plan import Plan
 from engine.refusal import Refusal
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False, "token": False}
-CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
 KINDS = ("int8", "nf4", "fp4")
 
 
@@ -30,17 +30,6 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     return tokenizer
-
-
-def context_length(folder_or_config: Any) -> int | None:
-    """The longest sequence that the model was made for, in tokens; None where its config does not say."""
-    config = folder_or_config
-    if isinstance(config, str | Path):
-        config = read_config(Path(config))
-    elif not isinstance(config, dict):
-        config = config.to_dict()
-    config = config.get("text_config") or config
-    return next((config[key] for key in CONTEXT_KEYS if isinstance(config.get(key), int)), None)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -73,35 +62,25 @@ def check_config(config: dict[str, Any], name: str) -> None:
         raise Refusal(f"{name} is {what} ({kind}).", "Choose a decoder-only language model.")
 
 
-def load_model(
-    source: Source,
-    folder: Path,
-    dtype: str,
-    device: str,
-    attention: str,
-    quantization: dict[str, Any] | None,
-    on_phase: Callable[[str], None] | None = None,
-) -> Any:
-    """The model on its device, in eval mode.
+def load_model(source: Source, folder: Path, plan: Plan, phase: Callable[[str], None] = lambda name: None) -> Any:
+    """The model on its device, in eval mode, as `plan` asks (dtype, device, attention, quantization).
 
-    `quantization` is None or {"library": "bitsandbytes", "kind": "int8" | "nf4" | "fp4"} with the options
-    `threshold` (int8) and `double` (4 bits). `on_phase` hears "import" and "load". Raises Refusal for what
-    cannot be loaded, before any weight is read where that can be known.
+    `plan.quantization` is None or {"library": "bitsandbytes", "kind": "int8" | "nf4" | "fp4"} with the options
+    `threshold` (int8) and `double` (4 bits). `phase` hears of stages with a cost of their own. Raises Refusal
+    for what cannot be loaded, before any weight is read where that can be known.
     """
-    phase = on_phase or (lambda name: None)
-    phase("import")
     import torch
     from safetensors import SafetensorError
 
     _hush()
     config = read_config(folder)
     check_config(config, source.name)
-    if quantization and config.get("quantization_config"):
+    if plan.quantization and config.get("quantization_config"):
         raise Refusal(f"{source.name} is quantized already.", "Switch quantization off, or choose its original.")
-    phase("load")
     make = _random if source.kind == "random" else _pretrained
     try:
-        model = make(folder, getattr(torch, dtype), device, attention, _known(quantization))
+        dtype = getattr(torch, plan.dtype)
+        model = make(folder, dtype, plan.device, plan.attention, _known(plan.quantization))
     except (ImportError, ValueError, KeyError, NotImplementedError, OSError, SafetensorError) as error:
         raise Refusal(
             f"{source.name} cannot be loaded like this: {_first_line(error)}",

@@ -1,6 +1,6 @@
 """One optimization a file. The class is its own lesson, limits and effect; the instance is the configuration."""
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from engine.part import Part
 from engine.plan import Plan
@@ -28,6 +28,10 @@ class Optimization(Part):
     def apply(self, plan: Plan) -> None:
         """Edit the plan for its backend."""
         getattr(self, f"on_{plan.backend}")(plan)
+
+    def limits(self, machine: Any, model: Any = None) -> str | None:
+        """Like `unavailable`, for what depends on the knobs: a sentence if these settings cannot run here."""
+        return None
 
     def settle(self, plan: Plan) -> str | None:
         """Called when every optimization has edited the plan: a sentence if this one cannot live with the others."""

@@ -34,6 +34,7 @@ class Attention(Optimization):
 
     def on_transformers(self, plan: Plan) -> None:
         plan.attention = self.kernel
+        plan.expected["attention"] = plan.attention
 
     on_generate = on_transformers
 

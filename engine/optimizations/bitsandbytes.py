@@ -40,6 +40,7 @@ class BitsAndBytes(Optimization):
 
     def on_transformers(self, plan: Plan) -> None:
         plan.quantization = {"library": "bitsandbytes", "kind": self.kind}
+        plan.expected["quantization"] = self.kind
 
     on_generate = on_transformers
 

@@ -37,6 +37,7 @@ class Precision(Optimization):
     def on_transformers(self, plan: Plan) -> None:
         auto = "float32" if plan.device == "cpu" else "bfloat16"
         plan.dtype = auto if self.dtype == "auto" else self.dtype
+        plan.expected["dtype"] = plan.dtype
 
     on_generate = on_transformers
 

@@ -37,6 +37,7 @@ class Threads(Optimization):
 
     def on_transformers(self, plan: Plan) -> None:
         plan.threads = self.count
+        plan.expected["threads"] = plan.threads
 
     on_generate = on_transformers
 

@@ -41,6 +41,7 @@ class TorchCompile(Optimization):
 
     def on_transformers(self, plan: Plan) -> None:
         plan.compile = self.mode
+        plan.expected["compiled"] = True
 
     on_generate = on_transformers
 

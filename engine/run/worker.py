@@ -19,7 +19,7 @@ from engine.refusal import Refusal
 from engine.spec import Lane, Workload, plan_for
 
 MEMORY_EVERY_S = 0.1
-COSTS = ("import", "fetch", "load", "compile", "warmup")
+COSTS = ("import", "fetch", "load", "quantize", "compile", "capture", "warmup")
 
 
 class Cancelled(Exception):
@@ -105,6 +105,7 @@ class Worker:
         self.warm = self.used
         self.used = True
         self._open(lane)
+        self.session.recheck = lambda shape: plan_for(lane, plan.model, machine(), shape)
         self.session.prepare(plan, workload, self.emit)
         self._cost("", time.perf_counter())
 

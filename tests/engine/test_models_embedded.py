@@ -13,6 +13,7 @@ from engine.models.catalogue import MODELS
 from engine.models.fetch import fetch
 from engine.models.resolve import resolve
 from engine.refusal import Refusal
+from tests.engine.plans import planned
 from tests.engine.processes import python
 
 QUIET = lambda done, total, unit: None  # noqa: E731
@@ -81,7 +82,7 @@ def test_two_processes_do_not_hold_the_lock_at_once(tmp_path):
 
 @pytest.mark.model
 def test_the_embedded_model_answers_and_its_tokens_are_those_of_the_original(smollm):
-    from engine.models.load import context_length, load_model, load_tokenizer, weights_bytes
+    from engine.models.load import load_model, load_tokenizer, weights_bytes
 
     tokenizer = load_tokenizer(smollm)
     chat = [{"role": "user", "content": "What is the capital of France?"}]
@@ -90,11 +91,10 @@ def test_the_embedded_model_answers_and_its_tokens_are_those_of_the_original(smo
     # as transformers' own GGUF loader and llama.cpp have it: every digit alone, emoji in bytes
     expected = [254, 216, 33, 34, 35, 36, 2009, 197, 10813, 242, 218]
     assert tokenizer.encode("in 1234 days\t\U0001f600") == expected
-    model = load_model(resolve("smollm2-135m"), smollm, "float32", "cpu", "sdpa", None)
+    model = load_model(resolve("smollm2-135m"), smollm, planned("float32"))
     out = model.generate(**prompt, max_new_tokens=8, do_sample=False)
     assert "Paris" in tokenizer.decode(out[0, prompt["input_ids"].shape[1] :])
     assert 4 * MODELS["smollm2-135m"].parameters <= weights_bytes(model) < 4 * 134_600_000
-    assert context_length(smollm) == 8192
 
 
 @pytest.mark.model
@@ -132,7 +132,7 @@ def test_random_weights_are_the_same_every_time(smollm):
     from engine.models.load import load_model
 
     source = resolve("random:smollm2-135m")
-    make = partial(load_model, source, fetch(source, QUIET), "bfloat16", "cpu", "sdpa", None)
+    make = partial(load_model, source, fetch(source, QUIET), planned("bfloat16"))
     before = torch.get_rng_state()
     ids = torch.arange(1, 20)[None]
     with torch.inference_mode():
@@ -149,9 +149,9 @@ def test_random_weights_are_quantized_as_loaded_ones_are(tiny, kind):
     from engine.models.resolve import Source
 
     wanted = {"library": "bitsandbytes", "kind": kind}
-    drawn = load.load_model(Source("random", "random:tiny"), tiny, "bfloat16", "cpu", "sdpa", wanted)
-    plain = load.load_model(Source("random", "random:tiny"), tiny, "bfloat16", "cpu", "sdpa", None)
-    loaded = load.load_model(resolve(str(tiny)), tiny, "bfloat16", "cpu", "sdpa", wanted)
+    drawn = load.load_model(Source("random", "random:tiny"), tiny, planned("bfloat16", "sdpa", wanted))
+    plain = load.load_model(Source("random", "random:tiny"), tiny, planned("bfloat16"))
+    loaded = load.load_model(resolve(str(tiny)), tiny, planned("bfloat16", "sdpa", wanted))
     assert load.effective(drawn) == load.effective(loaded)
     assert load.weights_bytes(drawn) == load.weights_bytes(loaded)
     ids = torch.arange(1, 20)[None]

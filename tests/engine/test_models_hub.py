@@ -14,6 +14,7 @@ import pytest
 from engine.models import embedded
 from engine.models.resolve import resolve
 from engine.refusal import Refusal
+from tests.engine.plans import planned
 from tests.engine.processes import python
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -91,6 +92,7 @@ import json, sys
 from engine.models.fetch import fetch
 from engine.models.resolve import resolve
 from engine.refusal import Refusal
+from tests.engine.plans import planned
 for repo in sys.argv[1:]:
     told = []
     try:
@@ -138,7 +140,7 @@ def test_a_hub_model_arrives_with_progress_and_loads(hub):
     names = {file.name for file in folder.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert not names & {"run_me.py", "pytorch_model.bin", "consolidated.safetensors"}
-    assert load_model(resolve("acme/good"), folder, "float32", "cpu", "sdpa", None).dtype.is_floating_point
+    assert load_model(resolve("acme/good"), folder, planned("float32")).dtype.is_floating_point
     done, total, unit = outcome["told"][-1]
     assert done == total > 200_000 and unit == "B"
     assert not any("secret" in line for line in Hub.log)  # on a Space a visitor does not borrow the token

@@ -9,30 +9,29 @@ import pytest
 from engine.models.fetch import fetch
 from engine.models.resolve import resolve
 from engine.refusal import Refusal
+from tests.engine.plans import planned
 
 QUIET = lambda done, total, unit: None  # noqa: E731
 
 
 @pytest.mark.parametrize("quantization", [None, "int8", "nf4"])
 def test_what_was_loaded_is_read_from_the_modules(tiny, quantization):
-    from engine.models.load import context_length, effective, load_model, load_tokenizer, weights_bytes
+    from engine.models.load import effective, load_model, load_tokenizer, weights_bytes
 
     wanted = {"library": "bitsandbytes", "kind": quantization} if quantization else None
-    phases = []
     source = resolve(str(tiny))
-    model = load_model(source, fetch(source, QUIET), "bfloat16", "cpu", "eager", wanted, phases.append)
+    model = load_model(source, fetch(source, QUIET), planned("bfloat16", "eager", wanted))
     found = effective(model)
     assert (found["dtype"], found["attention"], found["device"]) == ("bfloat16", "eager", "cpu")
     assert (found["quantization"] or {}).get("kind") == quantization
     assert (found["quantization"] or {"layers": 14, "of": 15})["layers"] == 14
-    assert phases == ["import", "load"] and not model.training and model.generation_config is not None
+    assert not model.training and model.generation_config is not None
     embedding, layers, norms = 32 * 64 * 2, 2 * (4 * 64 * 64 + 3 * 64 * 128) * 2, 5 * 64 * 2
     total = weights_bytes(model)
     if quantization is None:
         assert embedding + layers + norms <= total <= embedding + layers + norms + 1024
     else:
         assert total < embedding + layers * (0.6 if quantization == "int8" else 0.4) + norms + 4096
-    assert context_length(tiny) == context_length(model.config) == 128
     tokenizer = load_tokenizer(tiny)
     assert tokenizer.pad_token_id == 3 and tokenizer.padding_side == "left"
 
@@ -55,7 +54,7 @@ def test_models_that_are_refused_before_their_weights_are_read(tiny, tmp_path, c
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes(b"not weights at all")
     with pytest.raises(Refusal, match=told):
-        load_model(resolve(str(tmp_path)), tmp_path, "float32", "cpu", "sdpa", None)
+        load_model(resolve(str(tmp_path)), tmp_path, planned("float32"))
 
 
 def test_weights_and_settings_that_do_not_fit_are_refused(tiny, tmp_path):
@@ -64,13 +63,13 @@ def test_weights_and_settings_that_do_not_fit_are_refused(tiny, tmp_path):
     copy = Path(shutil.copytree(tiny, tmp_path / "copy"))
     source = resolve(str(copy))
     with pytest.raises(Refusal, match="no quantization"):
-        load_model(source, copy, "float32", "cpu", "sdpa", {"library": "bitsandbytes", "kind": "int3"})
+        load_model(source, copy, planned("float32", "sdpa", {"library": "bitsandbytes", "kind": "int3"}))
     with pytest.raises(Refusal, match="cannot be loaded like this"):
-        load_model(source, copy, "float32", "cpu", "no-such-attention", None)
+        load_model(source, copy, planned("float32", "no-such-attention", None))
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(Refusal, match="cannot be loaded like this"):
-        load_model(source, copy, "float32", "cpu", "sdpa", None)
+        load_model(source, copy, planned("float32"))
     (copy / "tokenizer.json").unlink()
     with pytest.raises(Refusal, match="tokenizer"):
         load_tokenizer(copy)

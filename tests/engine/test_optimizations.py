@@ -8,7 +8,7 @@ import pytest
 
 from engine.backends import Session
 from engine.decode.generate import GenerateSession
-from engine.decode.session import ModuleSession
+from engine.decode.modules import ModuleSession
 from engine.event import Step
 from engine.measure.machine import machine
 from engine.refusal import Refusal

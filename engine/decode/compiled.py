@@ -1,0 +1,33 @@
+"""The forward pass of a decode step as one compiled graph."""
+
+from typing import Any
+
+import torch
+import torch._dynamo.utils
+import torch._inductor.config as inductor
+
+from engine.plan import Plan
+
+
+def compile_step(model: Any, plan: Plan) -> Any:
+    """The forward pass as one compiled graph for fixed shapes.
+
+    On a CPU the weights are frozen into the graph and packed for its products; on CUDA the step becomes a
+    CUDA graph. Freezing must be set for the whole process: as an option of one compile it has no effect
+    (torch 2.13), since tracing looks at the global setting.
+    """
+    torch._dynamo.config.cache_size_limit = 64
+    mode = None
+    if plan.device == "cpu":
+        autotune = plan.compile == "max-autotune"
+        inductor.freezing = True
+        inductor.max_autotune = autotune
+        inductor.max_autotune_gemm_backends = "CPP,ATEN" if autotune else "ATEN"
+    else:
+        mode = "reduce-overhead" if plan.compile == "default" else "max-autotune"
+    return torch.compile(model.forward, mode=mode, fullgraph=True, dynamic=False)
+
+
+def compilations() -> int:
+    """Graphs that this process has compiled so far: a turn in which it grows has recompiled."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]

@@ -1,0 +1,61 @@
+"""Sampling: how a token is chosen from logits, and when a request ends."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from engine.refusal import Refusal
+
+Choose = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is chosen. `stop` holds the end-of-text ids, which a fixed length forbids."""
+
+    stop: frozenset[int]
+    fixed_length: bool
+    temperature: float = 0.0
+    seed: int = 0
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """A source of randomness that starts from the seed."""
+        return torch.Generator(device=device).manual_seed(self.seed)
+
+    def banned(self, device: torch.device) -> torch.Tensor | None:
+        """Ids that may not be chosen, [n]: the end marks, while the length is fixed."""
+        return torch.tensor(sorted(self.stop), device=device) if self.fixed_length and self.stop else None
+
+    def shares(self, logits: torch.Tensor, banned: torch.Tensor | None) -> torch.Tensor:
+        """The distribution that tokens are drawn from: softmax over the last dimension, in float32."""
+        if banned is not None:
+            logits = logits.index_fill(-1, banned, float("-inf"))
+        return torch.softmax(logits.float() / self.temperature, -1)
+
+    def chooser(self, device: torch.device) -> Choose:
+        """A function from logits [..., vocabulary] to token ids [...]; the largest logit, or a sample."""
+        banned = self.banned(device)
+        generator = self.generator(device)
+
+        def choose(logits: torch.Tensor) -> torch.Tensor:
+            if self.greedy:
+                return (logits if banned is None else logits.index_fill_(-1, banned, float("-inf"))).argmax(-1)
+            shares = self.shares(logits, banned)
+            picked = torch.multinomial(shares.flatten(0, -2), 1, generator=generator)
+            return picked.view(shares.shape[:-1])
+
+        return choose
+
+
+def check_finite(logits: torch.Tensor) -> None:
+    """Raises Refusal if the last position of any row holds no finite logit."""
+    if not torch.isfinite(logits[..., -1, :]).any(-1).all():
+        raise Refusal(
+            "The model's output is not a number (NaN or infinity): this lane is numerically broken.",
+            "Choose a number format with more bits.",
+        )

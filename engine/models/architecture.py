@@ -1,0 +1,115 @@
+"""Architecture: what a model's config says about its shape, known before a weight is loaded."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.models.resolve import resolve
+from engine.refusal import Refusal
+
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length")
+NAMES = {
+    "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+    "hidden": ("hidden_size", "n_embd", "d_model"),
+    "heads": ("num_attention_heads", "n_head", "n_heads"),
+    "kv_heads": ("num_key_value_heads", "multi_query_kv_heads"),
+    "feed_forward": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
+    "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
+}
+STATES = (
+    "mamba",
+    "rwkv",
+    "xlstm",
+    "recurrent_gemma",
+    "jamba",
+    "bamba",
+    "zamba",
+    "lfm2",
+    "falcon_h1",
+    "granitemoehybrid",
+)
+"""Families that keep a running state instead of, or beside, keys and values."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of a decoder-only model. `context` and `window` are in tokens, None where the config is silent.
+
+    `window` is a sliding attention window; `experts` is 0 for a dense model; `quantized` names the method of a
+    checkpoint that comes quantized; `keeps_kv` is false for models that carry a running state instead.
+    """
+
+    model_type: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    feed_forward: int
+    vocabulary: int
+    context: int | None
+    window: int | None
+    soft_cap: float | None
+    experts: int
+    tied: bool
+    quantized: str | None
+    keeps_kv: bool
+
+    def kv_bytes_per_token(self, bytes_per_value: float) -> float:
+        """Bytes of the keys and values of one token in all layers: 2 x layers x kv heads x head size x bytes."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value if self.keeps_kv else 0.0
+
+
+def architecture(config: dict[str, Any]) -> Architecture:
+    """Read the shape off a config.json (its text part, where it has several)."""
+    whole, config = config, config.get("text_config") or config
+    kind = str(config.get("model_type") or whole.get("model_type") or "")
+    found = {name: _first(config, keys) for name, keys in NAMES.items()}
+    heads = found["heads"] or 1
+    hidden = found["hidden"] or 0
+    quantized = (whole.get("quantization_config") or {}).get("quant_method")
+    return Architecture(
+        model_type=kind,
+        layers=found["layers"] or 0,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=found["kv_heads"] or heads,
+        head_dim=config.get("head_dim") or hidden // heads,
+        feed_forward=found["feed_forward"] or 4 * hidden,
+        vocabulary=config.get("vocab_size") or 0,
+        context=_first(config, CONTEXT_KEYS),
+        window=_window(config),
+        soft_cap=config.get("attn_logit_softcapping"),
+        experts=found["experts"] or 0,
+        tied=bool(config.get("tie_word_embeddings", True)),
+        quantized=str(quantized) if quantized else None,
+        keeps_kv=not any(kind.startswith(state) for state in STATES),
+    )
+
+
+def known(model: str) -> Architecture | None:
+    """The shape of a model by name: from the catalogue or a folder; None where only a fetch can tell."""
+    try:
+        source = resolve(model)
+    except Refusal:
+        return None
+    if source.model and source.model.architecture:
+        return architecture(source.model.architecture)
+    return _of_folder(source.path) if source.path else None
+
+
+def _of_folder(path: Path) -> Architecture | None:
+    try:
+        return architecture(json.loads((path / "config.json").read_text("utf-8")))
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _first(config: dict[str, Any], keys: tuple[str, ...]) -> int | None:
+    return next((config[key] for key in keys if isinstance(config.get(key), int)), None)
+
+
+def _window(config: dict[str, Any]) -> int | None:
+    window = config.get("sliding_window")
+    return window if isinstance(window, int) and config.get("use_sliding_window", True) else None
