@@ -108,8 +108,8 @@ def _joined(parts: list[nn.Linear]) -> nn.Linear:
     like = {"device": first.device, "dtype": first.dtype}
     biased = any(part.bias is not None for part in parts)
     with torch.no_grad():
-        product = nn.Linear(0, 0, bias=biased, device="meta", dtype=first.dtype)
-        product.in_features, product.out_features = parts[0].in_features, sum(p.out_features for p in parts)
+        rows = sum(part.out_features for part in parts)
+        product = nn.Linear(parts[0].in_features, rows, bias=biased, device="meta", dtype=first.dtype)
         product.weight = nn.Parameter(torch.cat([part.weight for part in parts]), requires_grad=first.requires_grad)
         if biased:
             biases = [torch.zeros(p.out_features, **like) if p.bias is None else p.bias for p in parts]
