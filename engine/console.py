@@ -7,9 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from engine.event import Failed, Phase, Record, Request, Step
+from engine.event import Failed, Finished, Phase, Record, Request, Step
 from engine.measure.metrics import METRICS, output_tok_per_s
-from engine.measure.timeline import Timeline
+from engine.measure.timeline import Terms, Timeline
 from engine.measure.verdict import figure
 from engine.spec import Experiment
 
@@ -23,14 +23,15 @@ class Bars:
         self.experiment = experiment
         columns = (TextColumn("{task.fields[name]:<8}"), BarColumn(), TextColumn("{task.description}"))
         self.progress = Progress(*columns, console=screen, transient=True)
-        tokens = len(experiment.workload.prompts) * experiment.workload.max_new_tokens
+        tokens = experiment.workload.count * experiment.workload.max_new_tokens  # with spread lengths, the most
         self.tasks = [self.progress.add_task("waits", total=tokens, name=f"Lane {name}") for name in experiment.lanes]
-        self.lines = [Timeline() for _ in experiment.lanes]
+        self.terms = Terms.of(experiment.workload)
+        self.lines = [Timeline(self.terms) for _ in experiment.lanes]
 
     def see(self, record: Record) -> None:
         event = record.event
         if isinstance(event, Request) and event.request == 0:
-            self.lines[record.lane] = Timeline()
+            self.lines[record.lane] = Timeline(self.terms)
         line = self.lines[record.lane]
         line.see(event)
         if isinstance(event, Step):
@@ -39,6 +40,8 @@ class Bars:
             self.progress.update(self.tasks[record.lane], completed=line.output_tokens, description=text)
         elif isinstance(event, Phase):
             self.progress.update(self.tasks[record.lane], description=phase_text(event))
+        elif isinstance(event, Finished) and record.round is not None:
+            self.progress.update(self.tasks[record.lane], completed=self.progress.tasks[record.lane].total)
         elif isinstance(event, Failed):
             self.progress.update(self.tasks[record.lane], description=event.why)
 
@@ -90,7 +93,8 @@ def table(result: dict[str, Any]) -> str:
     rows.append(["What is on", *(badges(lane["lane"]) for lane in lanes)])
     rows.append(["Status", *(_status(lane) for lane in lanes)])
     for name, metric in METRICS.items():
-        rows.append([f"{metric.title}, {metric.unit}", *(_cell(lane, lanes[0], name) for lane in lanes)])
+        if any(lane["metrics"][name] is not None for lane in lanes):
+            rows.append([f"{metric.title}, {metric.unit}", *(_cell(lane, lanes[0], name) for lane in lanes)])
     rows.append(["ITL p50 / p90, ms", *(_gaps(lane["metrics"]) for lane in lanes)])
     rows.append(["Weights / KV / peak, MB", *(_bytes(lane["memory"]) for lane in lanes)])
     rows.append(["Load / compile / warm-up, s", *(_costs(lane["phases"]) for lane in lanes)])

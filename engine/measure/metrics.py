@@ -8,6 +8,7 @@ from typing import Literal
 from engine.measure.timeline import Timeline
 
 MIN_P99_SAMPLES = 100
+MIN_P90_REQUESTS = 10
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,12 @@ def output_tok_per_s(line: Timeline) -> float | None:
 
 
 def prefill_tok_per_s(line: Timeline) -> float | None:
-    """Prompt tokens of the requests that entered together divided by their TTFT, over the whole turn."""
+    """Prompt tokens of the requests that entered together divided by their TTFT, over the whole turn.
+
+    Unknown where requests arrive by the clock: their TTFT holds the wait for a place as well.
+    """
+    if line.terms.open_loop:
+        return None
     started = [r for r in line.requests.values() if r.arrivals and r.arrivals[0] > r.start]
     waits = {r.start: r.arrivals[0] - r.start for r in started}
     return sum(r.prompt_tokens for r in started) / sum(waits.values()) if started else None
@@ -69,6 +75,39 @@ def acceptance(line: Timeline) -> float | None:
     steps = sum(len(r.steps) - 1 for r in line.requests.values() if r.steps)
     tokens = sum(len(r.tokens) - 1 for r in line.requests.values() if r.tokens)
     return tokens / steps if steps and (line.drafted or line.accepted) else None
+
+
+def ttft_p90_ms(line: Timeline) -> float | None:
+    """The TTFT that nine requests in ten stayed below, in milliseconds; None for fewer than ten requests."""
+    waits = [r.ttft * 1000 for r in line.requests.values() if r.ttft is not None]
+    return percentile(waits, 0.9) if len(waits) >= MIN_P90_REQUESTS else None
+
+
+def queue_ms(line: Timeline) -> float | None:
+    """Arrival to admission, median over requests, in milliseconds; only where requests arrive by the clock."""
+    admitted = [r for r in line.requests.values() if r.admitted is not None]
+    return _median((r.admitted - r.start) * 1000 for r in admitted) if line.terms.open_loop else None
+
+
+def requests_per_s(line: Timeline) -> float | None:
+    """Requests that received a token, divided by the time from the first arrival to the last token."""
+    return _per_second(line, sum(bool(r.arrivals) for r in line.requests.values()))
+
+
+def goodput(line: Timeline) -> float | None:
+    """Requests that kept the workload's limits, divided by the same time. Source: DistServe, arXiv:2401.09670."""
+    return _per_second(line, sum(map(line.terms.met, line.requests.values()))) if line.terms.limited else None
+
+
+def in_flight(line: Timeline) -> float | None:
+    """Requests that received a token in one engine step, mean over the steps; None for a single request."""
+    return line.answered / line.steps if line.steps and len(line.requests) > 1 else None
+
+
+def _per_second(line: Timeline, count: int) -> float | None:
+    if line.last is None or line.last <= line.started or len(line.requests) < 2:
+        return None
+    return count / (line.last - line.started)
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:
@@ -129,6 +168,46 @@ METRICS: dict[str, Metric] = {
             "higher",
             "Prompt tokens divided by the time to first token.",
             prefill_tok_per_s,
+        ),
+        Metric(
+            "ttft_p90_ms",
+            "Slow first tokens (TTFT p90)",
+            "ms",
+            "lower",
+            "One request in ten waits longer for its first token. From 10 requests up.",
+            ttft_p90_ms,
+        ),
+        Metric(
+            "queue_ms",
+            "Wait for a place (queue)",
+            "ms",
+            "lower",
+            "From a request's arrival until the engine takes it, median over the requests.",
+            queue_ms,
+        ),
+        Metric(
+            "goodput_per_s",
+            "Requests within the limits (goodput)",
+            "1/s",
+            "higher",
+            "Requests a second that kept the TTFT and TPOT limits of the workload.",
+            goodput,
+        ),
+        Metric(
+            "requests_per_s",
+            "Requests answered",
+            "1/s",
+            "higher",
+            "All requests divided by the time from the first arrival to the last token.",
+            requests_per_s,
+        ),
+        Metric(
+            "in_flight",
+            "Requests in a step (in flight)",
+            "requests",
+            "higher",
+            "Requests that receive a token in one step of the engine, mean over the steps.",
+            in_flight,
         ),
     )
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.event import Failed, Record
 from engine.measure.metrics import METRICS, acceptance, itl_ms, percentile
-from engine.measure.timeline import Timeline
+from engine.measure.timeline import Terms, Timeline
 from engine.measure.verdict import MIN_PAIRS, Verdict, judge
 from engine.spec import Experiment
 
@@ -17,12 +17,13 @@ COSTS = ("import_s", "fetch_s", "load_s", "compile_s", "warmup_s")
 class LaneFold:
     """One lane's timelines: its preparation, and one for each round."""
 
-    def __init__(self) -> None:
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
         self.prepare = Timeline()
         self.rounds: dict[int, Timeline] = {}
 
     def see(self, record: Record) -> None:
-        line = self.prepare if record.round is None else self.rounds.setdefault(record.round, Timeline())
+        line = self.prepare if record.round is None else self.rounds.setdefault(record.round, Timeline(self.terms))
         line.see(record.event)
 
     @property
@@ -43,7 +44,7 @@ class LaneFold:
 
 
 def fold(experiment: Experiment, records: Iterable[Record]) -> list[LaneFold]:
-    lanes = [LaneFold() for _ in experiment.lanes]
+    lanes = [LaneFold(Terms.of(experiment.workload)) for _ in experiment.lanes]
     for record in records:
         lanes[record.lane].see(record)
     return lanes
@@ -98,6 +99,8 @@ def _round(line: Timeline) -> dict[str, Any]:
         "itl_ms": itl_ms(line),
         "output_tokens": line.output_tokens,
         "steps": line.steps,
+        "in_flight_peak": line.peak,
+        "queue_peak": line.queue,
         "drafted": line.drafted if line.drafted >= line.accepted else None,  # generate does not tell its guesses
         "accepted": line.accepted,
         "tokens_per_step": acceptance(line),

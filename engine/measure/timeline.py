@@ -1,16 +1,22 @@
 """Timeline: the fold of one turn's events (one lane, one round)."""
 
 from dataclasses import dataclass, field
+from typing import Any, Self
 
-from engine.event import Event, Failed, Finished, Memory, Phase, Request, Step
+from engine.event import Admitted, Event, Failed, Finished, Memory, Phase, Request, Step
 
 
 @dataclass
 class RequestLine:
-    """One request: when it entered, and when each of its tokens arrived (seconds on the worker's clock)."""
+    """One request: when it arrived, when it was admitted (None: it never waited), and when each of its tokens came.
+
+    Times are seconds on the worker's clock; `reused` of the prompt tokens had been read for an earlier request.
+    """
 
     start: float
     prompt_tokens: int
+    admitted: float | None = None
+    reused: int = 0
     arrivals: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -28,15 +34,60 @@ class RequestLine:
         self.tokens.extend(tokens)
         self.text.extend(text or [""] * len(tokens))
 
+    @property
+    def ttft(self) -> float | None:
+        """Seconds from arrival to the first token."""
+        return self.arrivals[0] - self.start if self.arrivals else None
+
+    @property
+    def tpot(self) -> float | None:
+        """Seconds for each token after the first; None with fewer than two tokens."""
+        count = len(self.arrivals) - 1
+        return (self.arrivals[-1] - self.arrivals[0]) / count if count > 0 else None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a workload asks beside its text: how requests arrive, and the limits that goodput counts by (0: none)."""
+
+    open_loop: bool = False
+    ttft_limit_ms: float = 0.0
+    tpot_limit_ms: float = 0.0
+
+    @classmethod
+    def of(cls, workload: Any) -> Self:
+        """What the metrics must know of an engine.spec.Workload."""
+        return cls(workload.open_loop, workload.ttft_limit_ms, workload.tpot_limit_ms)
+
+    @property
+    def limited(self) -> bool:
+        return bool(self.ttft_limit_ms or self.tpot_limit_ms)
+
+    def met(self, line: RequestLine) -> bool:
+        """Whether a request kept every limit that is set; one without a first token kept none."""
+        if line.ttft is None:
+            return False
+        late = self.ttft_limit_ms and line.ttft * 1000 > self.ttft_limit_ms
+        slow = self.tpot_limit_ms and (line.tpot or 0.0) * 1000 > self.tpot_limit_ms
+        return not (late or slow)
+
 
 @dataclass
 class Timeline:
-    """One turn. Small and mutable, with one method `see`; the metrics read it."""
+    """One turn. Small and mutable, with one method `see`; the metrics read it.
 
+    `answered` counts the requests of every step, all steps together, `peak` the most in one step, and
+    `queue` the most that waited at once.
+    """
+
+    terms: Terms = Terms()
     requests: dict[int, RequestLine] = field(default_factory=dict)
     memory: list[Memory] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
     steps: int = 0
+    answered: int = 0
+    peak: int = 0
+    queue: int = 0
     drafted: int = 0
     accepted: int = 0
     end: Finished | Failed | None = None
@@ -47,6 +98,9 @@ class Timeline:
                 self._step(event)
             case Request():
                 self.requests[event.request] = RequestLine(event.t, event.prompt_tokens)
+            case Admitted():
+                line = self.requests[event.request]
+                line.admitted, line.reused = event.t, event.reused
             case Memory():
                 self.memory.append(event)
             case Phase():
@@ -56,6 +110,9 @@ class Timeline:
 
     def _step(self, step: Step) -> None:
         self.steps += 1
+        self.answered += len(step.requests)
+        self.peak = max(self.peak, len(step.requests))
+        self.queue = max(self.queue, step.waiting)
         self.drafted += step.drafted
         self.accepted += step.accepted
         texts = step.text or ((),) * len(step.requests)
