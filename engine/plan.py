@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from engine.models.architecture import Architecture
+
 LEASE = (
     "backend", "model", "device", "dtype", "attention", "quantization", "merged", "kernels", "compile", "threads",
     "replicas", "tensor_parallel",
@@ -14,12 +16,14 @@ class Plan:
     """The settled configuration of one lane: printable, comparable, testable without torch.
 
     The fields of `LEASE` decide what a worker has loaded, so two plans that agree in them can use the same
-    warm worker. `expected` says what the session must report as really run, name by name.
+    warm worker. `shape` is the model's architecture as far as it is known. `expected` says what the session must
+    report as really run, name by name.
     """
 
     backend: str
     model: str
     device: str = "cpu"
+    shape: Architecture | None = None
     dtype: str = "float32"
     attention: str = "sdpa"
     sdpa: str | None = None
@@ -46,6 +50,11 @@ class Plan:
     def lease(self) -> tuple:
         """The key under which a worker with this plan's model is kept warm."""
         return tuple(repr(getattr(self, name)) for name in LEASE)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether something is compiled before the first token."""
+        return bool(self.compile) or self.attention == "flex_attention"
 
     def unmet(self, found: dict[str, Any]) -> list[str]:
         """Where `found`, read back from what ran, is not what was `expected`: a sentence each.

@@ -13,9 +13,15 @@ Emit = Callable[[Event], None]
 class Session:
     """A loaded lane inside a worker. It emits events and keeps what is expensive warm between turns."""
 
-    def recheck(self, architecture: Any) -> None:
-        """Asked once the model's config is there, before any weight is loaded. The worker puts in its own, which
-        raises Refusal where the lane cannot run with this architecture."""
+    architecture: Any = None
+    """The model's shape, once its config is there."""
+
+    def recheck(self, architecture: Any) -> Plan | None:
+        """Asked once the model's config is there, before any weight is loaded: the plan for this architecture.
+
+        The worker puts in its own, which raises Refusal where the lane cannot run with it; None changes nothing.
+        """
+        return None
 
     def prepare(self, plan: Plan, workload: Any, emit: Emit) -> None:
         """Fetch, load, compile: everything that is paid once. Raises Refusal for bad input."""

@@ -1,7 +1,6 @@
 """Sessions over a loaded HF model: loading, checking, warming up, and taking requests as they come."""
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +12,7 @@ import transformers.tokenization_utils_tokenizers  # noqa: F401  (imported while
 
 from engine.backends import Emit, Session
 from engine.decode.arrivals import Arrivals
+from engine.decode.attention import allowed
 from engine.decode.compiled import compilations
 from engine.decode.prompts import Batch, batches, check_context, encode, everything
 from engine.decode.sampling import Sampling
@@ -47,7 +47,8 @@ class Loaded(Session):
         whole = self.whole(plan, workload)
         self.say = Texts(self.tokenizer, dict(zip(whole.requests, whole.lengths, strict=True))).say
         self.before = compilations()
-        self.serve(plan, whole, workload, emit)
+        with allowed(plan):
+            self.serve(plan, whole, workload, emit)
 
     def serve(self, plan: Plan, whole: Batch, workload: Any, emit: Emit) -> None:
         """All requests: in turn, a batch at a time; or whoever is waiting whenever the engine is free."""
@@ -70,7 +71,8 @@ class Loaded(Session):
         for batch in batches(self.whole(plan, workload), plan.batch):
             shape = self.shape(plan, batch)
             if shape not in self.warmed:
-                self._warm_one(plan, batch, workload, emit)
+                with allowed(plan):
+                    self._warm_one(plan, batch, workload, emit)
                 self.warmed.add(shape)
 
     def shape(self, plan: Plan, batch: Batch) -> tuple:
@@ -79,7 +81,7 @@ class Loaded(Session):
 
     def _warm_one(self, plan: Plan, batch: Batch, workload: Any, emit: Emit) -> None:
         few = replace(batch, lengths=tuple(min(WARMUP_TOKENS, length) for length in batch.lengths), arrived=None)
-        for phase in [name for name, on in (("compile", plan.compile), ("capture", plan.graph)) if on] + ["warmup"]:
+        for phase in [name for name, on in (("compile", plan.compiles), ("capture", plan.graph)) if on] + ["warmup"]:
             emit(Phase(time.perf_counter(), phase))
             self.turn(plan, few, self.sampling(workload), _silent)
 
@@ -111,7 +113,8 @@ class Loaded(Session):
         folder = fetch(source, progress)
         phase("load")
         self.architecture = architecture(load.read_config(folder))
-        self.recheck(self.architecture)
+        if checked := self.recheck(self.architecture):
+            vars(plan).update(vars(checked))
         self.tokenizer = load.load_tokenizer(folder)
         self.check(workload)
         self.model = self.change(plan, load.load_model(source, folder, plan, phase))
@@ -128,9 +131,6 @@ class Loaded(Session):
         made = compilations()
         found = {"threads": torch.get_num_threads(), "compiled": made > 0, "graphs": made}
         return {**load.effective(self.model), **found, "recompiles": made - self.before if self.before else 0}
-
-
-Silent = Callable[[Any], None]
 
 
 def _silent(event: Any) -> None:

@@ -1,20 +1,25 @@
-"""How attention is computed: materialised scores or one fused operator."""
+"""How attention is computed: materialised scores, one of torch's fused operators, or a compiled one."""
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from engine.optimizations import Optimization
 from engine.plan import Plan
 
+FUSED = ("sdpa", "math", "efficient", "flash")
+TILED = ("sdpa", "efficient", "flash", "flex")
+UNCAPPED = "{} caps its attention scores, which torch's fused attention cannot do: choose auto, eager or flex."
+
 
 class Attention(Optimization):
-    """Compute attention in one fused operator instead of writing out the whole score matrix.
+    """Compute attention tile by tile in one operator instead of writing out the whole score matrix.
 
-    Eager attention multiplies queries with keys, writes the matrix of scores to memory, takes its softmax,
-    reads it again and multiplies with the values. The fused operator (SDPA) does the same in tiles that stay
-    in cache, so neither time nor memory grows with the square of the prompt. The gain shows in the first
-    token of a long prompt; with a short one there is little to see. The result is the same up to rounding.
+    Eager attention writes the matrix of scores to memory, takes its softmax, reads it again and multiplies with
+    the values. Fused operators do the same in tiles that stay in cache, so neither time nor memory grows with
+    the square of the prompt. torch has three: math (not tiled), memory-efficient (GPU) and flash; sdpa lets it
+    choose. flex compiles one for just this mask, which takes half a minute. The gain shows in the first token of
+    a long prompt; with a short one there is little to see. The result is the same up to rounding.
     Source: FlashAttention, arXiv:2205.14135.
     """
 
@@ -28,19 +33,51 @@ class Attention(Optimization):
         "same": "the context is short, so attention is a small part of a step",
     }
 
-    kernel: Literal["sdpa", "eager"] = Field(
-        "sdpa", title="Attention", description="sdpa: one fused operator. eager: the score matrix in full."
+    kernel: Literal["auto", "eager", "sdpa", "math", "efficient", "flash", "flex"] = Field(
+        "auto",
+        title="Attention",
+        description="eager: the score matrix in full. sdpa: torch chooses. math, efficient, flash: torch must use "
+        "that one. flex: compiled. auto: sdpa, or eager where a model caps its scores.",
     )
 
+    def limits(self, machine: Any, model: Any = None) -> str | None:
+        if self.kernel in FUSED and model and model.soft_cap:
+            return UNCAPPED.format(model.model_type)
+        if self.kernel == "flex" and not machine.compiler:
+            return "FlexAttention is compiled and needs a C++ compiler (g++) on this machine: install g++."
+        if self.kernel == "flex" and machine.zero_gpu:
+            return "FlexAttention must be compiled, which a ZeroGPU Space does not allow: choose sdpa."
+        return None
+
     def on_transformers(self, plan: Plan) -> None:
-        plan.attention = self.kernel
+        capped = bool(plan.shape and plan.shape.soft_cap)
+        kernel = ("eager" if capped else "sdpa") if self.kernel == "auto" else self.kernel
+        plan.attention = {"flex": "flex_attention", "eager": "eager"}.get(kernel, "sdpa")
+        plan.sdpa = kernel if kernel in ("math", "efficient", "flash") else None
         plan.expected["attention"] = plan.attention
+        if plan.sdpa:
+            plan.expected["sdpa"] = plan.sdpa
 
     on_generate = on_transformers
 
+    def settle(self, plan: Plan) -> str | None:
+        if plan.sdpa == "efficient" and plan.device == "cpu":
+            return "Memory-efficient attention exists on a GPU only: choose flash, math or sdpa."
+        if plan.sdpa == "flash" and plan.device == "cuda" and plan.dtype == "float32":
+            return "Flash attention on a GPU needs 16-bit numbers: set the number format to bfloat16."
+        if plan.sdpa == "flash" and plan.device == "cuda" and (plan.cache == "static" or plan.batch > 1):
+            return "Flash attention on a GPU takes no mask, which a static cache and a batch need: choose efficient."
+        if plan.attention == "flex_attention" and (plan.cache == "static" or plan.compile):
+            return (
+                "transformers' FlexAttention reads the unused part of a static cache: "
+                "set the KV cache to dynamic and switch the compiled step off, or choose sdpa."
+            )
+        return None
+
     def because(self, other: Self | None, word: str) -> str | None:
-        fits = {"sdpa": ("faster", "same"), "eager": ("slower", "same")}
-        return self.reasons.get(word) if word in fits[self.kernel] else None
+        tiled = [(part or type(self)()).kernel in ("auto", *TILED) for part in (self, other)]
+        fits = {(True, False): ("faster",), (False, True): ("slower",)}
+        return self.reasons.get(word) if word == "same" or word in fits.get(tuple(tiled), ()) else None
 
     def badge(self) -> str:
         return f"{self.kernel} attention"

@@ -1,0 +1,27 @@
+"""Attention: which of torch's fused operators a plan allows, and which one really ran."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from engine.plan import Plan
+
+BACKENDS = {
+    "math": SDPBackend.MATH,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+}
+MARKS = {"_flash_attention": "flash", "_efficient_attention": "efficient", "_cudnn_attention": "cudnn",
+         "_attention_math": "math"}  # fmt: skip
+
+
+def allowed(plan: Plan) -> AbstractContextManager:
+    """A context in which torch may use only the fused operator that the plan names; it fails where it cannot."""
+    return sdpa_kernel(BACKENDS[plan.sdpa]) if plan.sdpa else nullcontext()
+
+
+def found(operators: Iterable[str]) -> str | None:
+    """Which fused operator is among the names that a profiler saw; None where none is."""
+    names = " ".join(operators)
+    return next((kind for mark, kind in MARKS.items() if mark in names), None)
