@@ -1,15 +1,20 @@
 """Rewrites of a loaded model: projections of one input merged into one product, and layers of fused kernels."""
 
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from engine.refusal import Refusal
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Projections that read the same input, as transformers' modules name them."""
+FAMILY = ("llama", "mistral", "qwen2", "qwen3")
+"""Architectures whose decoder layers the fused kernels know."""
 
 
 class Merged(nn.Module):
@@ -80,6 +85,46 @@ def merge_projections(model: Any) -> dict[str, int]:
 def merged(model: Any) -> int:
     """How many merged layers the model has, counted in its modules."""
     return sum(isinstance(module, Merged) for module in model.modules())
+
+
+def fuse_kernels(model: Any) -> dict[str, int]:
+    """Put layers of Triton kernels in place of the decoder layers; how many there are now.
+
+    The model then needs a static cache without sliding windows. Raises Refusal for what the kernels do not know.
+    """
+    _check_kernels(model)
+    from engine.decode.layers import KernelLayer, KernelNorm
+
+    trunk = model.model
+    if kernels(model):
+        return {"kernels": kernels(model)}
+    module = sys.modules[type(trunk.layers[0]).__module__]
+    name = model.config._attn_implementation
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, module.eager_attention_forward)
+    trunk.layers = nn.ModuleList(KernelLayer(layer, attend) for layer in trunk.layers)
+    trunk.norm = KernelNorm(trunk.norm)
+    return {"kernels": kernels(model)}
+
+
+def kernels(model: Any) -> int:
+    """How many decoder layers run on fused kernels, counted in the modules."""
+    return sum(type(module).__name__ == "KernelLayer" for module in model.modules())
+
+
+def _check_kernels(model: Any) -> None:
+    config = model.config
+    if config.model_type not in FAMILY:
+        raise Refusal(
+            f"The fused kernels know the layers of {', '.join(FAMILY)}, not of {config.model_type}.",
+            "Switch fused kernels off for this model.",
+        )
+    if config.hidden_act != "silu":
+        raise Refusal(
+            f"The fused kernels know the silu activation only, and this model has {config.hidden_act}.",
+            "Switch fused kernels off for this model.",
+        )
+    if model.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise Refusal("The fused kernels are written in Triton, which needs an NVIDIA GPU.", "Switch them off.")
 
 
 def _mergeable(model: Any) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
