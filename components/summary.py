@@ -83,6 +83,7 @@ def _lane(lane: dict[str, Any]) -> dict[str, Any]:
     return {
         "status": lane["status"],
         "why": " ".join(filter(None, (lane["why"], lane["hint"]))) if failed else None,
+        "unmet": " ".join(lane["effective"].get("unmet", [])),
         "identical": equality["identical"],
         "reference": equality["reference"],
         "divergence": equality["first_divergence"],

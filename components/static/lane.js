@@ -111,9 +111,17 @@ function phase(view) {
   return `${view.phase}: ${so} of ${of} ${suffix}`;
 }
 
+// A lane that ran something else than its label says loses the label.
+function withdraw({ card, shown }, why) {
+  card.classList.add("withdrawn");
+  shown.note.textContent = `Not what the label says: ${why}`;
+  shown.note.dataset.kind = "problem";
+}
+
 // What the end adds: the ratio to the first lane.
 export function finish(handle, lane, cell, first) {
   const { shown } = handle;
+  if (lane.unmet) withdraw(handle, lane.unmet);
   if (cell?.ratio && !first) {
     const sure = cell.word === "faster" || cell.word === "slower" || cell.word === "same";
     shown.ratio.textContent = cell.word === "same" ? `as fast as ${lane.reference}` : `${times(cell.ratio)} the speed of ${lane.reference}${sure ? "" : ", not sure"}`;

@@ -1,6 +1,7 @@
 """Result: the JSON contract of a run, folded from its records."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -150,11 +151,19 @@ def _verdicts(experiment: Experiment, name: str, fold: LaneFold, reference: Lane
         both = [(metric.read(mine[n]), metric.read(other[n])) for n in sorted(mine.keys() & other.keys())]
         pairs = [(a, b) for a, b in both if a and b]
         verdicts.append(judge(name, over, metric, pairs))
+    if withdrawn := _withdrawn(name, fold) or _withdrawn(over, reference):
+        return [replace(verdict, word="cannot tell", sentence=withdrawn) for verdict in verdicts]
     if verdicts and verdicts[0].pairs:
         because = _because(experiment, name, verdicts[0], _equality(experiment, fold, reference))
         because += _paid_back(fold, reference)
-        verdicts[0] = Verdict(**{**vars(verdicts[0]), "sentence": verdicts[0].sentence + because})
+        verdicts[0] = replace(verdicts[0], sentence=verdicts[0].sentence + because)
     return verdicts
+
+
+def _withdrawn(name: str, fold: LaneFold) -> str:
+    """A lane that ran something else than its label says is not compared: the sentence that says so."""
+    unmet = fold.effective.get("unmet")
+    return f"Lane {name} did not run as it is labelled, so it is not compared: {' '.join(unmet)}" if unmet else ""
 
 
 def _because(experiment: Experiment, name: str, verdict: Verdict, equality: dict[str, Any]) -> str:
