@@ -28,6 +28,41 @@ def offsets(workload: Any) -> list[float]:
     return times
 
 
+class InTurn:
+    """The requests of one turn, each of which comes when the engine has a place for it: nobody ever waits.
+
+    That is a closed loop with as many clients as the engine has places.
+    """
+
+    waiting = 0
+
+    def __init__(self, whole: Batch, emit: Emit):
+        self.whole, self.emit = whole, emit
+        self.taken = 0
+
+    @property
+    def left(self) -> bool:
+        """Whether any request has not been admitted yet."""
+        return self.taken < len(self.whole.requests)
+
+    def look(self) -> int:
+        """Nobody arrives by the clock."""
+        return 0
+
+    def wait(self) -> None:
+        """The next request is there as soon as it is asked for."""
+
+    def take(self, most: int) -> range:
+        """The places of the next requests, at most `most`, which arrive now."""
+        places = range(self.taken, min(self.taken + most, len(self.whole.requests)))
+        now = time.perf_counter()
+        for place in places:
+            self.emit(Request(now, self.whole.requests[place], len(self.whole.prompts[place])))
+            self.emit(Admitted(now, self.whole.requests[place]))
+        self.taken += len(places)
+        return places
+
+
 class Arrivals:
     """The requests of one turn as they come. Latency counts from a request's arrival, not from its admission.
 
@@ -65,13 +100,18 @@ class Arrivals:
         while self.left and not self.look():
             time.sleep(max(0.0, self.due[self.seen] - time.perf_counter()))
 
-    def admit(self, most: int) -> Batch:
-        """Up to `most` waiting requests, first come first served, as one batch with their times of arrival."""
+    def take(self, most: int) -> range:
+        """The places of up to `most` waiting requests, first come first served."""
         places = range(self.taken, self.taken + min(most, self.waiting))
         now = time.perf_counter()
         for place in places:
             self.send(Admitted(now, self.whole.requests[place]))
         self.taken += len(places)
+        return places
+
+    def admit(self, most: int) -> Batch:
+        """The same as one batch with their times of arrival."""
+        places = self.take(most)
         return pick(self.whole, places, tuple(self.due[place] for place in places))
 
     def emit(self, event: Event) -> None:
@@ -79,3 +119,8 @@ class Arrivals:
         if isinstance(event, Step):
             event = replace(event, waiting=self.look())
         self.send(event)
+
+
+def source(whole: Batch, workload: Any, emit: Emit) -> InTurn | Arrivals:
+    """The requests of a turn, as the workload lets them come."""
+    return Arrivals(whole, workload, emit) if workload.open_loop else InTurn(whole, emit)

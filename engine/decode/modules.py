@@ -6,13 +6,14 @@ import torch
 from transformers import StaticCache
 
 from engine.backends import Emit
+from engine.decode.arrivals import InTurn, source
 from engine.decode.compiled import compile_step
+from engine.decode.continuous import Engine, engine
 from engine.decode.loop import decode
 from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling
 from engine.decode.session import Loaded
-from engine.decode.speculate import speculate
-from engine.decode.stepper import Growing, Preallocated, Recompute, Stepper
+from engine.decode.stepper import Growing, Preallocated, Recompute, Stepper, keep_all
 from engine.plan import Plan
 
 CACHE_STEP = 64
@@ -24,41 +25,78 @@ class ModuleSession(Loaded):
 
     def __init__(self) -> None:
         super().__init__()
-        self.caches: dict[tuple[int, int], StaticCache] = {}
-        self.stepper: Stepper | None = None
+        self.caches: dict[tuple[int, int, bool], StaticCache] = {}
+        self.stepper: Stepper | Engine | None = None
+        self.engines: dict[tuple, Engine] = {}
         self.compiled: Any = None
 
     @torch.inference_mode()
+    def serve(self, plan: Plan, whole: Batch, workload: Any, emit: Emit) -> None:
+        if plan.continuous:
+            self._engine(plan).run(source(whole, workload, emit), self.sampling(workload))
+        else:
+            super().serve(plan, whole, workload, emit)
+
+    @torch.inference_mode()
     def turn(self, plan: Plan, batch: Batch, sampling: Sampling, emit: Emit) -> None:
+        if plan.continuous:
+            self._engine(plan).run(InTurn(batch, emit), sampling)
+            return
         self.stepper = self._stepper(plan, batch)
         if plan.speculation:
-            speculate(self.stepper, batch, sampling, plan.speculation, emit)
+            self.drafting.turn(plan, self.stepper, batch, sampling, self.length, emit)
         else:
             decode(self.stepper, batch, sampling, emit)
 
     def whole(self, plan: Plan, workload: Any) -> Batch:
         """One cache length serves all batches: a compiled step then meets as few shapes as can be."""
-        whole = super().whole(plan, workload)
+        whole = self.requests = super().whole(plan, workload)
         guesses = plan.speculation["guesses"] + 1 if plan.speculation else 0
         self.length = -(-(whole.width + workload.max_new_tokens + guesses) // CACHE_STEP) * CACHE_STEP
         return whole
 
+    @torch.inference_mode()
+    def _warm_one(self, plan: Plan, batch: Batch, workload: Any, emit: Emit) -> None:
+        super()._warm_one(plan, batch, workload, emit)
+        if plan.compile and plan.speculation:
+            self.drafting.rehearse(plan, self.stepper)
+
     def shape(self, plan: Plan, batch: Batch) -> tuple:
+        if plan.continuous:
+            return ("continuous", *self._size(plan))
         length = self.length if plan.cache == "static" else 0
         return (*super().shape(plan, batch), length)
+
+    def _size(self, plan: Plan) -> tuple:
+        return (repr(plan.continuous), len(self.requests.requests), self.requests.tokens)
+
+    def _engine(self, plan: Plan) -> Engine:
+        """Kept between turns, with its slots; one for another size of requests takes its place."""
+        size = self._size(plan)
+        if size not in self.engines:
+            self.engines.clear()
+            kv_bytes = self.architecture.kv_bytes_per_token(self.model.dtype.itemsize)
+            self.engines[size] = engine(self.model, self.requests, plan.continuous, kv_bytes)
+        self.stepper = self.engines[size]
+        return self.engines[size]
 
     def _stepper(self, plan: Plan, batch: Batch) -> Stepper:
         if plan.cache == "off":
             return Recompute(self.model, batch.pad)
         if plan.cache == "dynamic":
-            return Growing(self.model, batch.pad)
-        return Preallocated(self.model, batch.pad, self._cache(len(batch.pad)), self._compiled(plan))
+            return Growing(self.model, batch.pad, keep_all(self.model.config) if plan.speculation else None)
+        cache = self._cache(len(batch.pad), bool(plan.speculation))
+        return Preallocated(self.model, batch.pad, cache, self._compiled(plan))
 
-    def _cache(self, rows: int) -> StaticCache:
-        """Kept between turns: a compiled step may only meet the cache that it was compiled with."""
-        key = (rows, self.length)
+    def _cache(self, rows: int, whole: bool) -> StaticCache:
+        """Kept between turns: a compiled step may only meet the cache that it was compiled with.
+
+        A `whole` cache keeps what leaves a model's sliding window, so that tokens can be taken back.
+        """
+        key = (rows, self.length, whole)
         if key not in self.caches:
-            self.caches[key] = StaticCache(config=self.model.config, max_cache_len=self.length)
+            static = StaticCache(config=self.model.config, max_cache_len=self.length)
+            self.caches[key] = keep_all(self.model.config, self.length) if whole else static
         return self.caches[key]
 
     def _compiled(self, plan: Plan) -> Any:
@@ -67,8 +105,10 @@ class ModuleSession(Loaded):
         return self.compiled if plan.compile else None
 
     def memory(self) -> dict[str, int | None]:
-        return {**super().memory(), "kv": self.stepper.kv_bytes() if self.stepper else None}
+        kv = self.stepper.kv_bytes() + self.drafting.kv_bytes() if self.stepper else None
+        return {**super().memory(), "kv": kv}
 
     def effective(self) -> dict[str, Any]:
         cache = self.stepper.cache_name() if self.stepper else None
-        return {**super().effective(), "cache": cache}
+        continuous = self.stepper.facts() if isinstance(self.stepper, Engine) else None
+        return {**super().effective(), "continuous": continuous, "cache": cache, **self.drafting.effective()}

@@ -31,6 +31,11 @@ class Batch:
         return max(self.lengths)
 
     @property
+    def tokens(self) -> int:
+        """Tokens of the request that is longest with its answer."""
+        return max(len(ids) + length for ids, length in zip(self.prompts, self.lengths, strict=True))
+
+    @property
     def pad(self) -> list[int]:
         """Pad tokens on the left of each prompt."""
         return [self.width - len(ids) for ids in self.prompts]

@@ -1,0 +1,84 @@
+"""A batch that requests enter and leave at every step."""
+
+from typing import Any, ClassVar, Self
+
+from pydantic import Field
+
+from engine.optimizations import Optimization
+from engine.plan import Plan
+
+ONE_PROCESS = "Continuous batching has all requests in one process: switch replicas and tensor parallelism off."
+OWN_CACHE = "Continuous batching brings its own store of keys and values: set the KV cache to dynamic, and plain."
+MOVING_SHAPE = "A packed step has another shape every time: switch compiling and graphs off, or continuous batching."
+
+
+class ContinuousBatching(Optimization):
+    """Let requests enter and leave the batch at every step, instead of waiting until the whole batch is done.
+
+    A static batch runs to its longest answer: finished requests hold their places, new ones wait outside. Here a
+    free slot is given away at once, and long prompts are read in chunks beside the others' tokens. It wins when
+    requests arrive by themselves and answers differ in length; alike requests that come together gain nothing.
+    Each slot keeps memory for the longest request. A step with a chunk takes longer: small chunks keep answers
+    fluent, large ones read prompts sooner. Sources: Orca, OSDI 2022; Sarathi-Serve, arXiv:2403.02310.
+    """
+
+    title: ClassVar[str] = "Continuous batching"
+    group: ClassVar[str] = "parallelism"
+    moves: ClassVar[dict[str, str]] = {"output_tok_per_s": "up", "queue_ms": "down", "ttft_ms": "down"}
+    reasons: ClassVar[dict[str, str]] = {
+        "faster": "each weight is read once for everybody, and a free place is filled at the next step",
+        "slower": "the requests came one at a time, so there was nobody to share a step with",
+        "same": "requests that come rarely or end together leave a batch nothing to fill",
+    }
+
+    slots: int = Field(8, ge=1, le=64, title="Slots", description="Requests in the engine at once, at most.")
+    chunk: int = Field(
+        128,
+        ge=16,
+        le=2048,
+        title="Chunk",
+        description="Prompt tokens that one step reads beside everybody's next token.",
+    )
+    memory_mb: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        title="Memory for slots",
+        description="Megabytes of keys and values: it decides how many slots fit. 0: as many as asked for.",
+    )
+
+    @classmethod
+    def unavailable(cls, machine: Any, model: Any = None) -> str | None:
+        if model and not model.keeps_kv:
+            return f"{model.model_type} carries a running state instead of keys and values, which slots cannot hold."
+        return None
+
+    def on_transformers(self, plan: Plan) -> None:
+        plan.continuous = self.knobs()
+        plan.expected["continuous"] = True
+
+    on_generate = on_transformers
+
+    def settle(self, plan: Plan) -> str | None:
+        clashes = (
+            (plan.batch > 1, "A batch is either static or continuous: switch one of the two off."),
+            (plan.replicas > 1 or plan.tensor_parallel > 1, ONE_PROCESS),
+            (plan.cache != "dynamic" or plan.window or plan.kv_bits or plan.offload, OWN_CACHE),
+            (plan.prefix, "Continuous batching reads every prompt in full: switch prefix reuse off, or this."),
+            (plan.speculation, "Speculation checks the guesses of one request at a time: switch it off, or this."),
+            (plan.compile or plan.graph, MOVING_SHAPE),
+            (self._other_attention(plan), "Continuous batching attends over slots: set attention to auto or sdpa."),
+        )
+        return next((sentence for clash, sentence in clashes if clash), None)
+
+    def _other_attention(self, plan: Plan) -> bool:
+        """Slots bring their own, which writes scores out only where they have a soft cap; its masks are not flash's."""
+        capped = bool(plan.shape and plan.shape.soft_cap)
+        masked = plan.sdpa == "flash" and plan.device == "cuda"
+        return masked or (plan.attention != "sdpa" and not (plan.attention == "eager" and capped))
+
+    def because(self, other: Self | None, word: str) -> str | None:
+        return self.reasons.get(word) if other is None else None
+
+    def badge(self) -> str:
+        return f"continuous, {self.slots} slots"
