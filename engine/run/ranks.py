@@ -1,0 +1,68 @@
+"""Ranks: the processes of one tensor-parallel lane go in lockstep, and rank 0 speaks for them."""
+
+import os
+import select
+import signal
+from datetime import timedelta
+from typing import Any
+
+from engine.event import Step
+
+PATIENCE = timedelta(days=1)
+"""How long a rank waits for the others: idle is no fault, and the parent ends a lane that says nothing."""
+
+
+def rank() -> int | None:
+    """This process' number among torchrun's ranks; None where there is only one worker."""
+    return int(os.environ["RANK"]) if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+
+def pin(number: int) -> None:
+    """Keep this process, and all threads that it starts from now on, on its group of PITLANE_CORES."""
+    groups = os.environ.get("PITLANE_CORES", "").split(";")
+    if groups[0]:
+        os.sched_setaffinity(0, map(int, groups[number % len(groups)].split(",")))
+
+
+def end_with_parent() -> None:
+    """Wait until the lifeline's other end closes, without reading from it, and end this rank.
+
+    torchrun gives each rank a session of its own, so no signal to a group reaches all of them.
+    """
+    lifeline = select.poll()
+    lifeline.register(0, 0)
+    lifeline.poll()
+    os.killpg(0, signal.SIGKILL)
+
+
+class Ranks:
+    """The group as one of its ranks sees it. `number` is this rank, 0 the one that hears and speaks."""
+
+    def __init__(self, number: int):
+        import torch
+        import torch.distributed as group
+
+        self.number, self.group, self.torch = number, group, torch
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        group.init_process_group(backend, timeout=PATIENCE)
+
+    def command(self, given: Any) -> Any:
+        """What rank 0 was given, on every rank."""
+        box = [given]
+        self.group.broadcast_object_list(box, src=0, device=self.torch.device("cpu"))
+        return box[0]
+
+    def agree(self, step: Step, stop: bool) -> bool:
+        """Whether rank 0 was asked to stop. Raises ArithmeticError where this rank chose other tokens than rank 0.
+
+        All ranks compute whole logits from their shares and draw from the same seed, so they choose alike; if they
+        ever did not, each would go on with another text.
+        """
+        mine = [token for tokens in step.tokens for token in tokens]
+        told = self.torch.tensor([int(stop), *mine])
+        self.group.broadcast(told, src=0)
+        if told[1:].tolist() != mine:
+            raise ArithmeticError("the ranks of this lane chose different tokens")
+        return bool(told[0])
