@@ -85,7 +85,9 @@ def _folder(name: str) -> Path:
 
 
 def check_folder(path: Path) -> None:
-    """Raises Refusal unless the folder holds a config.json and safetensors weights."""
+    """Raises Refusal unless the folder holds a config.json and safetensors weights, or one GGUF file."""
+    if gguf_file(path):
+        return
     if not (path / "config.json").is_file():
         raise Refusal(
             f"The folder {path} has no config.json.",
@@ -96,3 +98,14 @@ def check_folder(path: Path) -> None:
     pickled = any(file.suffix in PICKLES for file in path.iterdir())
     why = "holds pickled weights only, which can run code" if pickled else "holds no safetensors weights"
     raise Refusal(f"The folder {path} {why}.", "Save the model again with save_pretrained, which writes safetensors.")
+
+
+def gguf_file(path: Path) -> Path | None:
+    """The GGUF file that a folder without safetensors is loaded from. Raises Refusal if there are several."""
+    files = sorted(path.glob("*.gguf"))
+    if not files or any(path.glob("*.safetensors")):
+        return None
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:4])
+        raise Refusal(f"The folder {path} holds several GGUF files: {names}.", "Leave one of them in the folder.")
+    return files[0]
