@@ -115,12 +115,22 @@ def editor(start: Lane) -> dict[str, Component]:
         chosen = values["device"]
         made["device"] = gr.Radio(devices(chosen), value=chosen, label="Device", elem_classes=classes)
     for group in GROUPS:
-        parts = {name: part for name, part in optimizations().items() if part.group == group}
-        if parts:
-            gr.HTML(f"<h4>{escape(group)}</h4>", elem_classes=["group-title"])
+        made |= _family(group, values)
+    return {address: made[address] for address in addresses()}
+
+
+def _family(group: str, values: Values) -> dict[str, Component]:
+    """A group of optimizations that folds; what is on stays in sight (page.css), so that a lane explains itself."""
+    parts = {name: part for name, part in optimizations().items() if part.group == group}
+    more = sum(not part.always for part in parts.values())
+    made: dict[str, Component] = {}
+    with gr.Group(elem_classes=["family", f"family-{group.replace(' ', '-')}"]):
+        count = f"<small>{more}</small>" if more else ""
+        title = f'<h4><label><input type="checkbox" class="fold" /><span>{escape(group)}</span>{count}</label></h4>'
+        gr.HTML(title, elem_classes=["group-title", "" if more else "whole"])
         for name, part in parts.items():
             made |= _optimization(name, part, values)
-    return {address: made[address] for address in addresses()}
+    return made
 
 
 def _optimization(name: str, part: type[Part], values: Values) -> dict[str, Component]:

@@ -55,6 +55,7 @@ class Page:
             self.owner = gr.BrowserState("", storage_key="pitlane-owner", secret="pitlane")
             header()
             with gr.Row(elem_id="presets"):
+                gr.HTML(f'<label><input type="checkbox" /><span>All {len(presets())} questions</span></label>')
                 self.presets = {name: self._preset(name, one) for name, one in presets().items()}
             with gr.Row(elem_id="floor"):
                 with gr.Column(elem_id="rail"):

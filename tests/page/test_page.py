@@ -123,6 +123,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_lost(visit):
 
 def test_lanes_that_cannot_run_say_so_at_once(visit):
     page = visit()
+    page.click(".lane-1 .family-parallelism .group-title label")
     page.click(".lane-1 .opt-batching input")
     page.wait_for_selector(".lane-1 .lane-note:has-text('one request at a time')")
     page.click(".lane-1 .opt-prompt_lookup .switch input")
@@ -134,6 +135,7 @@ def test_what_cannot_run_here_is_greyed_with_its_sentence(own_site, chromium):
     """`own_site` has no compiler, which is what torch.compile needs."""
     page = chromium.new_page()
     page.goto(own_site.url)
+    page.click(".lane-1 .family-fusion .group-title label")
     page.wait_for_selector(".lane-1 .opt-torch_compile.closed")
     assert page.locator(".lane-1 .opt-torch_compile input:not([disabled])").count() == 0
     why = page.locator(".lane-1 .opt-torch_compile .why").first
@@ -150,6 +152,17 @@ def test_knobs_of_what_is_off_are_hidden(visit):
     page.click(".lane-1 .opt-prompt_lookup .switch input")
     knob.wait_for(state="hidden")
     assert not page.locator(".lane-1 .of-simulated").first.is_visible()
+
+
+def test_a_folded_family_keeps_what_is_on_in_sight(visit):
+    page = visit()
+    lookup, other = (page.locator(f".lane-1 .opt-{name}").first for name in ("prompt_lookup", "early_exit"))
+    assert lookup.is_visible() and not other.is_visible()
+    page.click(".lane-1 .family-speculation .group-title label")
+    other.wait_for(state="visible")
+    page.click(".lane-1 .opt-prompt_lookup .switch input")
+    page.click(".lane-1 .family-speculation .group-title label")
+    lookup.wait_for(state="hidden")
 
 
 def test_lanes_are_added_copied_and_removed(visit):
