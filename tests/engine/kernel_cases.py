@@ -97,15 +97,13 @@ def rope_case(dtype, batch, tokens, heads, kv_heads, size, first, normed, each) 
 
 
 def overflow() -> None:
-    """A position beyond the cache is not written anywhere."""
-    q, k, v = (random(1, 2, heads, 8, dtype=torch.float32) for heads in (2, 1, 1))
+    """A position beyond the cache is not written, not even into the next head."""
+    q, k, v = (random(1, 2, heads, 8, dtype=torch.float32) for heads in (2, 2, 2))
     angle = torch.ones(1, 2, 8, device=DEVICE)
-    whole = torch.zeros(2, 1, 1, 8, 8, device=DEVICE)
-    rope_into_cache(q, k, v, (angle, angle), (whole[0, :, :, :4].contiguous(), whole[1, :, :, :4].contiguous()),
-                    torch.tensor(4, device=DEVICE))  # fmt: skip
-    keys, values = torch.zeros(2, 1, 1, 4, 8, device=DEVICE)
+    keys, values = torch.zeros(2, 1, 2, 4, 8, device=DEVICE)
     rope_into_cache(q, k, v, (angle, angle), (keys, values), torch.tensor(3, device=DEVICE))
-    assert keys[:, :, 3].any() and not keys[:, :, :3].any()
+    for kept in (keys, values):
+        assert kept[:, :, 3].any() and not kept[:, :, :3].any()
 
 
 def main() -> None:
