@@ -37,7 +37,8 @@ class InTurn:
     waiting = 0
 
     def __init__(self, whole: Batch, emit: Emit):
-        self.whole, self.emit = whole, emit
+        self.whole, self.send = whole, emit
+        self.emit = emit
         self.taken = 0
 
     @property
@@ -57,10 +58,14 @@ class InTurn:
         places = range(self.taken, min(self.taken + most, len(self.whole.requests)))
         now = time.perf_counter()
         for place in places:
-            self.emit(Request(now, self.whole.requests[place], len(self.whole.prompts[place])))
-            self.emit(Admitted(now, self.whole.requests[place]))
+            self.send(Request(now, self.whole.requests[place], len(self.whole.prompts[place])))
         self.taken += len(places)
         return places
+
+    hand_over = take
+
+    def until_next(self) -> None:
+        """Nobody comes by the clock."""
 
 
 class Arrivals:
@@ -108,6 +113,18 @@ class Arrivals:
             self.send(Admitted(now, self.whole.requests[place]))
         self.taken += len(places)
         return places
+
+    def hand_over(self, most: int) -> range:
+        """The places of all who wait, for an engine with a queue of its own, which says later whom it admitted."""
+        places = range(self.taken, self.seen)
+        self.taken = self.seen
+        return places
+
+    def until_next(self) -> float | None:
+        """Seconds until the next request arrives; None after the last."""
+        if self.seen == len(self.due):
+            return None
+        return max(0.0, self.due[self.seen] - time.perf_counter())
 
     def admit(self, most: int) -> Batch:
         """The same as one batch with their times of arrival."""

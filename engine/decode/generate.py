@@ -8,11 +8,14 @@ from transformers import CompileConfig
 from transformers.generation.streamers import BaseStreamer
 
 from engine.backends import Emit
+from engine.decode import assisted
+from engine.decode.arrivals import Arrivals, InTurn, source
+from engine.decode.footprint import footprint, kv_bytes
 from engine.decode.loop import enter, padded
+from engine.decode.paged import Pages, pages
 from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling
 from engine.decode.session import Loaded
-from engine.decode.stepper import kv_bytes
 from engine.event import Step
 from engine.plan import Plan
 
@@ -57,8 +60,43 @@ class GenerateSession(Loaded):
         super().__init__()
         self.cache: str | None = None
         self.kv: int | None = None
+        self.kept: dict[str, Any] = {}
+        self.paged: dict[tuple, Pages] = {}
+        self.facts: dict[str, Any] | None = None
+
+    def whole(self, plan: Plan, workload: Any) -> Batch:
+        self.requests = super().whole(plan, workload)
+        return self.requests
+
+    def serve(self, plan: Plan, whole: Batch, workload: Any, emit: Emit) -> None:
+        if plan.continuous:
+            self._continuous(plan, source(whole, workload, emit), self.sampling(workload))
+        else:
+            super().serve(plan, whole, workload, emit)
+
+    def shape(self, plan: Plan, batch: Batch) -> tuple:
+        if plan.continuous:
+            return ("continuous", repr(plan.continuous), len(self.requests.requests), self.requests.tokens)
+        return super().shape(plan, batch)
+
+    @torch.inference_mode()
+    def _continuous(self, plan: Plan, source: Arrivals | InTurn, sampling: Sampling) -> None:
+        """The library's own continuous batching, with a cache for the workload's requests."""
+        size = (*self.shape(plan, self.requests), sampling)
+        if size not in self.paged:
+            self.paged.clear()
+            kv_bytes = self.architecture.kv_bytes_per_token(self.model.dtype.itemsize)
+            self.paged[size] = pages(self.model, self.requests, plan.continuous, kv_bytes, sampling)
+        ours = self.paged[size]
+        ours.run(source)
+        self.cache, self.kv, self.facts = "PagedAttentionCache", ours.kv_bytes(), ours.facts()
+        self.kept = {}
 
     def turn(self, plan: Plan, batch: Batch, sampling: Sampling, emit: Emit) -> None:
+        if plan.continuous:
+            self._continuous(plan, InTurn(batch, emit), sampling)
+            return
+        self.facts = None
         enter(batch, emit)
         torch.manual_seed(sampling.seed)
         ids = padded(batch, self.model.device)
@@ -72,7 +110,12 @@ class GenerateSession(Loaded):
         )
         kept = out.past_key_values
         self.cache = type(kept).__name__ if kept is not None else None
-        self.kv = kv_bytes(kept) if kept is not None else 0
+        self.kv = kv_bytes(kept)
+        tokens = int(kept.get_seq_length()) if kept is not None else 0
+        self.kept = {
+            "kv": footprint(kept, self.architecture, tokens),
+            "offload": getattr(kept, "offloading", False),
+        }
 
     def _options(self, plan: Plan, tokens: int, sampling: Sampling) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -85,18 +128,32 @@ class GenerateSession(Loaded):
             options |= {"temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
         if plan.cache == "static":
             options["cache_implementation"] = "static"
+        if plan.offload:
+            options["cache_implementation"] = "offloaded"
         if plan.compile:
             mode = "reduce-overhead" if plan.compile == "default" else "max-autotune"
             options["compile_config"] = CompileConfig(mode=mode)
         else:
             options["disable_compile"] = True
         if plan.speculation:
-            options["prompt_lookup_num_tokens"] = plan.speculation["guesses"]
-            options["max_matching_ngram_size"] = plan.speculation["ngram"]
+            options |= assisted.options(plan, self.model, self.drafting.model)
         return options
 
     def memory(self) -> dict[str, int | None]:
         return {**super().memory(), "kv": self.kv}
 
     def effective(self) -> dict[str, Any]:
-        return {**super().effective(), "cache": self.cache}
+        found = {**super().effective(), "continuous": self.facts, "cache": self.cache}
+        return {**found, **self.kept, **self.assistance()}
+
+    def change(self, plan: Plan, model: Any) -> Any:
+        self.watch = assisted.Watch(model)
+        return super().change(plan, model)
+
+    def begin(self, plan: Plan, workload: Any) -> Batch:
+        self.watch.start()
+        return super().begin(plan, workload)
+
+    def assistance(self) -> dict[str, Any]:
+        """What guessed inside generate."""
+        return {**self.drafting.effective(), "speculation": self.watch.effective()}
