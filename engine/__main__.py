@@ -1,4 +1,4 @@
-"""The command line: run, models, optimizations, machine, presets, history, replay. Never imports gradio."""
+"""The command line: run, lab, labs, models, optimizations, machine, presets, history, replay. Never imports gradio."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from engine import lab_console
 from engine.address import assign
 from engine.console import Bars, follow, replay, table
 from engine.measure.machine import machine
@@ -44,6 +45,13 @@ def _parser() -> argparse.ArgumentParser:
                      help="change one address, for instance lanes.B.opts.kv_cache.kind=static")  # fmt: skip
     run.add_argument("--rounds", type=int, help="turns of every lane (8 for a verdict, 1 for a quick look)")
     run.add_argument("--json", metavar="FILE", help="write the result there (- is standard output)")
+    lab = _command(commands, "lab", run_lab, "measure a lab's grid of points", listing=False)
+    lab.add_argument("name", help="a lab's name, as python -m engine labs lists them")
+    lab.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", dest="assignments",
+                     help="change one knob, for instance rows=16384")  # fmt: skip
+    lab.add_argument("--json", metavar="FILE", help="write the result there (- is standard output)")
+    listed = _command(commands, "labs", list_labs, "experiments with one technique, and their knobs")
+    listed.add_argument("--history", action="store_true", help="list earlier results instead")
     _command(commands, "models", list_models, "models that can be named")
     parts = _command(commands, "optimizations", list_optimizations, "what a lane can switch on, and its knobs")
     parts.add_argument("--markdown", action="store_true", help="print the table of the README")
@@ -86,6 +94,21 @@ def run_preset(parsed: argparse.Namespace) -> int:
     return 0 if all(lane["status"] == "finished" for lane in found["lanes"]) else 1
 
 
+def run_lab(parsed: argparse.Namespace) -> int:
+    """Measure a lab, show its progress on stderr, and print its picture and its sentence on stdout."""
+    lab = lab_console.lab(parsed.name, parsed.assignments)
+    if parsed.json and parsed.json != "-":
+        _check_writable(Path(parsed.json))
+    found = lab_console.follow(lab, Store(), OWNER, ERR)
+    if parsed.json == "-":
+        OUT.print_json(json.dumps(found))
+    else:
+        OUT.print(lab_console.picture(found), markup=False)
+    if parsed.json and parsed.json != "-":
+        Path(parsed.json).write_text(json.dumps(found, indent=1), "utf-8")
+    return 0 if found["status"] == "finished" else 1
+
+
 def _check_writable(path: Path) -> None:
     """Before anything runs. Raises Refusal if the result cannot be written there."""
     try:
@@ -109,6 +132,15 @@ def _follow(jobs: Jobs, run: str, experiment: Experiment) -> dict[str, Any]:
     if jobs.warning:
         ERR.print(jobs.warning, markup=False)
     return jobs.result(run)
+
+
+def list_labs(parsed: argparse.Namespace) -> int:
+    if parsed.history:
+        rows = Store().labs()
+        short = [{**row, "id": row["id"][:8], "created": f"{datetime.fromtimestamp(row['created']):%Y-%m-%d %H:%M}"}
+                 for row in rows]  # fmt: skip
+        return _list(parsed, rows if parsed.json else short, "" if rows else "No lab has run yet.")
+    return _list(parsed, lab_console.listing(full=parsed.json))
 
 
 def list_models(parsed: argparse.Namespace) -> int:

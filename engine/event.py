@@ -68,6 +68,14 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """A lab measured the point with this `index` of its grid once: its `seconds`, and at first what else is known."""
+
+    t: float
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The turn ended well. `effective` is read back from what really ran."""
 
@@ -85,10 +93,10 @@ class Failed:
     status: Literal["failed", "refused", "cancelled"] = "failed"
 
 
-Event = Phase | Request | Admitted | Step | Memory | Finished | Failed
+Event = Phase | Request | Admitted | Step | Memory | Point | Finished | Failed
 TERMINAL = (Finished, Failed)
 KINDS: dict[str, type] = {
-    kind.__name__.lower(): kind for kind in (Phase, Request, Admitted, Step, Memory, Finished, Failed)
+    kind.__name__.lower(): kind for kind in (Phase, Request, Admitted, Step, Memory, Point, Finished, Failed)
 }
 
 

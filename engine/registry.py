@@ -7,8 +7,10 @@ from types import ModuleType
 from typing import Any
 
 import engine.backends
+import engine.labs
 import engine.optimizations
 from engine.backends import Backend
+from engine.labs import Lab
 from engine.optimizations import Optimization
 from engine.part import Part
 
@@ -28,6 +30,12 @@ def optimizations() -> dict[str, type[Optimization]]:
 def backends() -> dict[str, type[Backend]]:
     """Every backend by its file's name."""
     return _parts(engine.backends, Backend)
+
+
+@cache
+def labs() -> dict[str, type[Lab]]:
+    """Every lab by its file's name."""
+    return _parts(engine.labs, Lab)
 
 
 def _parts(package: ModuleType, base: type[Part]) -> dict[str, Any]:

@@ -11,13 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    ("engine.refusal", "engine.event", "engine.part", "engine.plan"),
-    ("engine.optimizations", "engine.backends", "engine.models"),
+    ("engine.refusal", "engine.event", "engine.part"),
+    ("engine.plan", "engine.optimizations", "engine.backends", "engine.models", "engine.kernels", "engine.labs"),
     ("engine.registry", "engine.decode"),
     ("engine.spec",),
     ("engine.address", "engine.presets", "engine.measure"),
     ("engine.run",),
-    ("engine.console",),
+    ("engine.console", "engine.lab_console"),
     ("engine.__main__", "components"),
     ("app",),
 )
@@ -76,7 +76,7 @@ def test_arrows_point_down_and_everything_is_small(path):
     assert ast.get_docstring(tree(path)), f"{name} does not say what it is"
 
 
-@pytest.mark.parametrize("room", ["engine/optimizations", "engine/backends"])
+@pytest.mark.parametrize("room", ["engine/optimizations", "engine/backends", "engine/labs"])
 def test_variants_do_not_know_each_other(room):
     for path in sources(room):
         names = imported(ast.walk(tree(path)))

@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 PACKAGES = ("torch", "transformers", "bitsandbytes", "accelerate", "gradio", "plotly", "pandas")
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 INSTRUCTIONS = (
     "avx2", "f16c", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "amx_bf16", "amx_int8",
     "asimd", "bf16", "i8mm", "sve",
@@ -31,7 +32,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """A fingerprint that every result carries. `gpus` holds only those that the installed torch can use."""
+    """A fingerprint that every result carries. `gpus` holds only those that the installed torch can use.
+
+    `caches` are the bytes of L1d, L2 and L3 that one core sees. `zero_gpu` says that this is a Space whose GPU is
+    lent to the web process for seconds at a time, so that no worker can use it.
+    """
 
     system: str
     processor: str
@@ -42,6 +47,8 @@ class Machine:
     compiler: str | None
     python: str
     packages: dict[str, str | None]
+    caches: dict[str, int] = field(default_factory=dict)
+    zero_gpu: bool = False
 
     def summary(self) -> str:
         """One line for a header."""
@@ -68,6 +75,8 @@ def machine() -> Machine:
         compiler=shutil.which(os.environ.get("CXX", "g++")) and os.environ.get("CXX", "g++"),
         python=platform.python_version(),
         packages=packages,
+        caches=caches(),
+        zero_gpu=bool(os.environ.get("SPACES_ZERO_GPU")),
     )
 
 
@@ -76,6 +85,20 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def caches(root: Path = CACHES) -> dict[str, int]:
+    """Bytes of L1d, L2 and L3 as the first core sees them; empty where the system does not say."""
+    found = {}
+    for index in sorted(root.glob("index*")):
+        try:
+            level, kind, text = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+            size = int(text.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}.get(text[-1], 0)
+        except (OSError, ValueError):
+            continue
+        if kind != "Instruction":
+            found["L1d" if level == "1" else f"L{level}"] = size
+    return found
 
 
 def _cpuinfo(key: str) -> str:

@@ -1,19 +1,18 @@
 """Jobs: runs wait their turn on the server, go on without a browser for a minute, and can be watched again."""
 
-import fcntl
 import sqlite3
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from engine.event import Record
 from engine.measure.machine import machine
 from engine.measure.result import result
 from engine.models.resolve import resolve
+from engine.run.gate import alone
 from engine.run.pool import Pool
 from engine.run.runner import Run
 from engine.run.store import Store
@@ -22,7 +21,6 @@ from engine.spec import Experiment
 UNWATCHED_S = 60.0
 FLUSH_S = 0.5
 KEPT = 20
-ELSEWHERE_S = 0.2
 
 
 class Job:
@@ -142,7 +140,7 @@ class Jobs:
                     return
                 job = self.running = self.queue.popleft()
             try:
-                with self._machine(job):
+                with alone(self.store.gate_file, partial(self._stopped, job)):
                     job.state = "running"
                     self._run(job)
             except Exception as error:
@@ -151,17 +149,8 @@ class Jobs:
             with self.changed:
                 self.running = None
 
-    @contextmanager
-    def _machine(self, job: Job) -> Iterator[None]:
-        """Wait until no other process of this user's measures: the page and the command line share one machine."""
-        with self.store.path.with_name("machine.lock").open("w") as gate:
-            while not (job.run.cancelled.is_set() or self.closed):
-                try:
-                    fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    time.sleep(ELSEWHERE_S)
-            yield
+    def _stopped(self, job: Job) -> bool:
+        return job.run.cancelled.is_set() or self.closed
 
     def _run(self, job: Job) -> None:
         self._save(lambda: self.store.set_state(job.run.id, "running"))

@@ -27,6 +27,13 @@ MIGRATIONS = (
     CREATE INDEX runs_by_owner ON runs (owner, created);
     CREATE TABLE chunks (run TEXT NOT NULL, seq INTEGER NOT NULL, lines TEXT NOT NULL, PRIMARY KEY (run, seq));
     """,
+    """
+    CREATE TABLE labs (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, created REAL NOT NULL, lab TEXT NOT NULL, status TEXT NOT NULL,
+        sentence TEXT NOT NULL, result TEXT NOT NULL
+    );
+    CREATE INDEX labs_by_owner ON labs (owner, created);
+    """,
 )
 """Append only: the database's user_version says how many of them it has seen."""
 
@@ -57,6 +64,11 @@ class Store:
                 f"The history at {self.path} cannot be opened: {error}.",
                 "Move that file away, or set PITLANE_HOME to another folder.",
             ) from None
+
+    @property
+    def gate_file(self) -> Path:
+        """The file on which the processes that measure wait for each other: the page and the command line."""
+        return self.path.with_name("machine.lock")
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
@@ -142,6 +154,18 @@ class Store:
         sql = """SELECT id, owner, process, created, state, title, model, simulated, sentence, experiment FROM runs
                  WHERE (? IS NULL OR owner = ?) ORDER BY created DESC LIMIT ?"""
         return [_listed(dict(row)) for row in self._rows(sql, (owner, owner, limit))]
+
+    def add_lab(self, owner: str, result: dict[str, Any]) -> None:
+        """Keep the result of a lab that has ended."""
+        values = (result["id"], owner, result["created"], result["lab"], result["status"],
+                  result["sentence"] or result["why"], json.dumps(result))  # fmt: skip
+        self._write(f"INSERT INTO labs VALUES ({','.join('?' * len(values))})", values)
+
+    def labs(self, owner: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """The newest results of labs, of one owner or of all, without their points."""
+        sql = """SELECT id, created, lab, status, sentence FROM labs
+                 WHERE (? IS NULL OR owner = ?) ORDER BY created DESC LIMIT ?"""
+        return [dict(row) for row in self._rows(sql, (owner, owner, limit))]
 
     def close(self) -> None:
         with self._alone():
