@@ -21,6 +21,7 @@ def compile_step(model: Any, plan: Plan) -> Any:
     if plan.device == "cpu":
         autotune = plan.compile == "max-autotune"
         inductor.freezing = True
+        inductor.cpp.enable_kernel_profile = True  # lets the profiler see compiled loops by name
         inductor.max_autotune = autotune
         inductor.max_autotune_gemm_backends = "CPP,ATEN" if autotune else "ATEN"
     else:
