@@ -259,7 +259,7 @@ def typical_turns(lanes: list[LaneFold], records: list[Record]) -> Iterator[tupl
     starts: dict[int, float] = {}
     for record in turns:
         if isinstance(record.event, Request):
-            starts.setdefault(record.lane, record.event.t)
+            starts[record.lane] = min(record.event.t, starts.get(record.lane, record.event.t))
     placed = [(r.event.t - starts[r.lane], r) for r in turns if r.lane in starts]
     return iter(sorted(placed, key=lambda item: item[0]))
 

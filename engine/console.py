@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from engine.event import Failed, Finished, Phase, Record, Request, Step
+from engine.event import Failed, Finished, Phase, Record, Step
 from engine.measure.metrics import METRICS, output_tok_per_s
 from engine.measure.timeline import Terms, Timeline
 from engine.measure.verdict import figure
@@ -27,11 +27,12 @@ class Bars:
         self.tasks = [self.progress.add_task("waits", total=tokens, name=f"Lane {name}") for name in experiment.lanes]
         self.terms = Terms.of(experiment.workload)
         self.lines = [Timeline(self.terms) for _ in experiment.lanes]
+        self.rounds: list[int | None] = [None] * len(experiment.lanes)
 
     def see(self, record: Record) -> None:
         event = record.event
-        if isinstance(event, Request) and event.request == 0:
-            self.lines[record.lane] = Timeline(self.terms)
+        if record.round != self.rounds[record.lane]:
+            self.lines[record.lane], self.rounds[record.lane] = Timeline(self.terms), record.round
         line = self.lines[record.lane]
         line.see(event)
         if isinstance(event, Step):
