@@ -1,21 +1,36 @@
 """Steppers: one forward pass over HF modules with a KV cache that is off, grows, or is allocated once."""
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from transformers import DynamicCache, StaticCache
+from transformers.cache_utils import StaticLayer
+
+from engine.decode.footprint import kv_bytes
 
 Forward = Callable[..., Any]
+
+
+@functools.cache
+def cache_argument(model: type) -> str:
+    """What the forward pass of this class of models calls its cache: transformers 5.24 changed the name."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 class Stepper:
     """Runs the model over new tokens and keeps their keys and values. `length` counts the tokens seen.
 
-    Shapes: ids are [batch, tokens], logits [batch, tokens, vocabulary]. `pad` is [batch] pad tokens on the left.
+    Shapes: ids are [batch, tokens], logits [batch, tokens, vocabulary]. `pad` is [batch] pad tokens on the left,
+    or after the first `lead` columns of the cache where those came from somewhere else.
     """
 
     fixed_width = False
+    lead: Any = 0
+    reader: "Callable[[Stepper, torch.Tensor], torch.Tensor] | None" = None
+    """Reads the prompts in its own way, with `read`."""
 
     def __init__(self, model: Any, pad: list[int]):
         self.model = model
@@ -24,6 +39,10 @@ class Stepper:
 
     def prefill(self, ids: torch.Tensor) -> torch.Tensor:
         """Read the prompts; logits of their last position only, [batch, 1, vocabulary]."""
+        return self.reader(self, ids) if self.reader else self.read(ids)
+
+    def read(self, ids: torch.Tensor) -> torch.Tensor:
+        """Read tokens of the prompts; logits of their last position only, [batch, 1, vocabulary]."""
         return self._forward(self.model.forward, ids, keep=1)
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
@@ -48,8 +67,9 @@ class Stepper:
         if self.pad is None:
             return {}
         columns = torch.arange(width, device=ids.device)
+        seen = (columns < self.lead) | (columns >= self.lead + self.pad)
         positions = torch.arange(self.length, self.length + ids.shape[1], device=ids.device) - self.pad
-        return {"attention_mask": (columns >= self.pad).long(), "position_ids": positions.clamp(min=0)}
+        return {"attention_mask": seen.long(), "position_ids": positions.clamp(min=0)}
 
 
 class Recompute(Stepper):
@@ -74,13 +94,18 @@ class Cached(Stepper):
         self.cache = cache
 
     def _forward(self, forward: Forward, ids: torch.Tensor, keep: int) -> torch.Tensor:
-        placed = self._placed(ids, self._width(ids))
-        out = forward(ids, past_key_values=self.cache, use_cache=True, logits_to_keep=keep, **placed)
+        placed = self._placed(ids, self._width(ids)) | {cache_argument(type(self.model)): self.cache}
+        out = forward(ids, use_cache=True, logits_to_keep=keep, **placed)
         self.length += ids.shape[1]
         return out.logits
 
     def _width(self, ids: torch.Tensor) -> int:
         return self.length + ids.shape[1]
+
+    def rollback(self, tokens: int) -> None:
+        if tokens:
+            take_back(self.cache.layers, tokens)
+            self.length -= tokens
 
     def kv_bytes(self) -> int:
         return kv_bytes(self.cache)
@@ -92,13 +117,8 @@ class Cached(Stepper):
 class Growing(Cached):
     """A cache that grows by copying with every token."""
 
-    def __init__(self, model: Any, pad: list[int]):
-        super().__init__(model, pad, DynamicCache(config=model.config))
-
-    def rollback(self, tokens: int) -> None:
-        if tokens:
-            self.cache.crop(-tokens)
-            self.length -= tokens
+    def __init__(self, model: Any, pad: list[int], cache: Any = None):
+        super().__init__(model, pad, DynamicCache(config=model.config) if cache is None else cache)
 
 
 class Preallocated(Cached):
@@ -113,18 +133,26 @@ class Preallocated(Cached):
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         return self._forward(self.compiled or self.model.forward, ids, keep=ids.shape[1])
 
-    def rollback(self, tokens: int) -> None:
-        """The position of a static layer is one tensor, so taking tokens back is a subtraction."""
-        if tokens:
-            for layer in self.cache.layers:
-                layer.cumulative_length.sub_(tokens)
-            self.length -= tokens
-
     def _width(self, ids: torch.Tensor) -> int:
-        return self.cache.get_max_length()
+        return max(self.cache.get_max_length(), self.length + ids.shape[1])
 
 
-def kv_bytes(cache: Any) -> int:
-    """Bytes of the keys and values that a transformers cache holds."""
-    tensors = [t for layer in cache.layers for t in (layer.keys, layer.values) if torch.is_tensor(t)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+def keep_all(config: Any, length: int | None = None) -> Any:
+    """A cache from which tokens can be taken back: it keeps every token, also in layers that see a window only.
+
+    A layer that drops what leaves its window could not bring it back. With a `length` in tokens the cache is static.
+    """
+    if length is None:
+        return DynamicCache()
+    cache = StaticCache(config=config, max_cache_len=length)
+    cache.layers = [StaticLayer(max_cache_len=length) for _ in cache.layers]
+    return cache
+
+
+def take_back(layers: Iterable[Any], tokens: int) -> None:
+    """Forget the last `tokens` tokens: a growing layer is cut, a static one's position is one tensor."""
+    for layer in layers:
+        if isinstance(layer, StaticLayer):
+            layer.cumulative_length.sub_(tokens)
+        else:
+            layer.crop(-tokens)

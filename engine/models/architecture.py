@@ -36,8 +36,9 @@ STATES = (
 class Architecture:
     """The shape of a decoder-only model. `context` and `window` are in tokens, None where the config is silent.
 
-    `window` is a sliding attention window; `experts` is 0 for a dense model; `quantized` names the method of a
-    checkpoint that comes quantized; `keeps_kv` is false for models that carry a running state instead.
+    `window` is a sliding attention window, and `sliding` the number of layers that have it; `experts` is 0 for a
+    dense model; `quantized` names the method of a checkpoint that comes quantized; `keeps_kv` is false for models
+    that carry a running state instead.
     """
 
     model_type: str
@@ -55,6 +56,7 @@ class Architecture:
     tied: bool
     quantized: str | None
     keeps_kv: bool
+    sliding: int = 0
 
     def kv_bytes_per_token(self, bytes_per_value: float) -> float:
         """Bytes of the keys and values of one token in all layers: 2 x layers x kv heads x head size x bytes."""
@@ -85,6 +87,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
         tied=bool(config.get("tie_word_embeddings", True)),
         quantized=str(quantized) if quantized else None,
         keeps_kv=not any(kind.startswith(state) for state in STATES),
+        sliding=_sliding(config, found["layers"] or 0),
     )
 
 
@@ -113,3 +116,16 @@ def _first(config: dict[str, Any], keys: tuple[str, ...]) -> int | None:
 def _window(config: dict[str, Any]) -> int | None:
     window = config.get("sliding_window")
     return window if isinstance(window, int) and config.get("use_sliding_window", True) else None
+
+
+def _sliding(config: dict[str, Any], layers: int) -> int:
+    """Layers with a sliding window: as listed, every one but each nth, those above a limit, every other, or all."""
+    if not _window(config):
+        return 0
+    if kinds := config.get("layer_types"):
+        return sum("sliding" in kind for kind in kinds)
+    if pattern := config.get("sliding_window_pattern"):
+        return layers - layers // pattern
+    if isinstance(full := config.get("max_window_layers"), int):
+        return max(0, layers - full)
+    return -(-layers // 2) if config.get("model_type") == "gemma2" else layers

@@ -1,6 +1,6 @@
 """Whether and how keys and values of earlier tokens are kept."""
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -11,11 +11,12 @@ from engine.plan import Plan
 class KVCache(Optimization):
     """Keep the keys and values of earlier tokens instead of computing them again for every new one.
 
-    Without a cache every token costs a pass over the whole text so far, and the cost grows with its length.
-    With one, a step handles a single token. The dynamic cache grows by copying; the static one is allocated
-    once at full length, which lets the step be compiled, but attention then always reads that full length.
-    The cache costs memory: layers x key-value heads x head size x 2 x bytes for each token.
-    Source: Pope et al. 2022, arXiv:2211.05102.
+    A token looks back at all earlier ones through their keys and values. Without a cache each new token costs a
+    pass over the whole text; with one, a step handles a single token. The dynamic cache grows, copying itself
+    with every token. The static one is allocated once at full length, which lets the step be compiled, but
+    attention then always reads that full length. The price is memory: 2 x layers x key-value heads x head size
+    x bytes for each token of each request, so long texts and large batches can outweigh the weights. Each lane
+    shows this prediction beside what it measured. Source: Pope et al. 2022, arXiv:2211.05102.
     """
 
     title: ClassVar[str] = "KV cache"
@@ -34,10 +35,24 @@ class KVCache(Optimization):
         description="off: recompute everything. dynamic: grows with the text. static: allocated once.",
     )
 
+    @classmethod
+    def unavailable(cls, machine: Any, model: Any = None) -> str | None:
+        if model and not model.keeps_kv:
+            return (
+                f"{model.model_type} models carry a running state instead of, or beside, keys and values, "
+                "so there is no KV cache to set: choose a model with attention in all layers."
+            )
+        return None
+
     def on_transformers(self, plan: Plan) -> None:
         plan.cache = self.kind
 
     on_generate = on_transformers
+
+    def settle(self, plan: Plan) -> str | None:
+        if not (plan.compile or plan.graph or plan.window or plan.continuous):  # those bring their own kind of cache
+            plan.expected["kv"] = plan.cache
+        return None
 
     def because(self, other: Self | None, word: str) -> str | None:
         off = [part.kind == "off" for part in (self, other or type(self)())]

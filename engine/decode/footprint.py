@@ -1,0 +1,82 @@
+"""What keys and values take: predicted from a model's architecture, and counted in the tensors of a real cache."""
+
+from typing import Any
+
+import torch
+from transformers import Cache, StaticCache
+
+from engine.decode.quantized import QuantizedLayer, packable, packed_bytes, values_group
+from engine.models.architecture import Architecture
+
+
+def kv_bytes(cache: Cache | None) -> int:
+    """Bytes of the keys and values that a transformers cache holds."""
+    return sum(layer_bytes(layer) for layer in cache.layers) if cache else 0
+
+
+def layer_bytes(layer: Any) -> int:
+    """Bytes of what one layer of a cache holds, packed keys and values with their scales included."""
+    tensors = getattr(layer, "tensors", None) or (getattr(layer, "keys", None), getattr(layer, "values", None))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if torch.is_tensor(tensor))
+
+
+def kind(cache: Cache | None) -> str:
+    """off, dynamic, static or window: what the layers are, whatever the cache calls itself."""
+    if cache is None:
+        return "off"
+    if isinstance(cache, StaticCache):
+        return "static"
+    return "window" if any(hasattr(layer, "sinks") for layer in cache.layers) else "dynamic"
+
+
+def footprint(cache: Cache | None, shape: Architecture, length: int) -> dict[str, Any]:
+    """The cache after `length` tokens in each row: its kind, bytes and places for tokens.
+
+    `predicted_bytes_per_token` follows from the architecture alone, `bytes_per_token` from the tensors. Both are
+    means over all places, since a layer with a window of its own has fewer of them.
+    """
+    if cache is None or not length:
+        return {"kind": kind(cache), "bytes": 0, "tokens": 0}
+    places = [_room(layer, length) for layer in cache.layers]
+    some = next(layer.keys for layer in cache.layers if torch.is_tensor(layer.keys))
+    rows, size = some.shape[0], some.element_size()
+    tokens = rows * max(places)
+    predicted = rows * sum(
+        _predicted(layer, shape, place, size) for layer, place in zip(cache.layers, places, strict=True)
+    )
+    return {
+        "kind": kind(cache),
+        "bytes": kv_bytes(cache),
+        "tokens": tokens,
+        "bytes_per_token": kv_bytes(cache) / tokens,
+        "predicted_bytes_per_token": predicted / tokens,
+    }
+
+
+def bits(cache: Cache | None) -> str | None:
+    """Bits of keys and values in the layers that pack them, such as 8/4; None where nothing is packed."""
+    packed = next((layer for layer in cache.layers if isinstance(layer, QuantizedLayer)), None) if cache else None
+    return "/".join(map(str, packed.bits)) if packed else None
+
+
+def window(cache: Cache | None) -> int | None:
+    """The window of the layers that keep sinks beside it."""
+    return next((layer.window for layer in cache.layers if hasattr(layer, "sinks")), None) if cache else None
+
+
+def _room(layer: Any, length: int) -> int:
+    if hasattr(layer, "room"):
+        return layer.room
+    if hasattr(layer, "max_cache_len"):
+        return layer.max_cache_len
+    return min(length, layer.sliding_window - 1) if layer.is_sliding else length
+
+
+def _predicted(layer: Any, shape: Architecture, places: int, size: int) -> float:
+    numbers = shape.kv_heads * shape.head_dim
+    if not isinstance(layer, QuantizedLayer):
+        return 2 * places * numbers * size
+    older = packable(places, layer.group)
+    keys = packed_bytes(layer.bits[0], layer.group, size)
+    values = packed_bytes(layer.bits[1], values_group(layer.group, shape.head_dim), size)
+    return numbers * (older * (keys + values) + 2 * (places - older) * size)
