@@ -6,7 +6,7 @@ from typing import Any
 from engine.models.architecture import Architecture
 
 LEASE = (
-    "backend", "model", "device", "dtype", "attention", "quantization", "merged", "kernels", "compile", "threads",
+    "backend", "model", "device", "dtype", "attention", "quantization", "draft", "merged", "kernels", "compile", "threads",
     "replicas", "tensor_parallel",
 )  # fmt: skip
 
@@ -16,8 +16,8 @@ class Plan:
     """The settled configuration of one lane: printable, comparable, testable without torch.
 
     The fields of `LEASE` decide what a worker has loaded, so two plans that agree in them can use the same
-    warm worker. `shape` is the model's architecture as far as it is known. `expected` says what the session must
-    report as really run, name by name.
+    warm worker. `shape` is the model's architecture as far as it is known, `cores` and `gpus` what the machine has.
+    `expected` says what the session must report as really run, name by name.
     """
 
     backend: str
@@ -32,8 +32,9 @@ class Plan:
     window: dict[str, Any] | None = None
     kv_bits: dict[str, Any] | None = None
     offload: bool = False
-    prefix: bool = False
+    prefix: int = 0
     speculation: dict[str, Any] | None = None
+    draft: dict[str, Any] | None = None
     batch: int = 1
     continuous: dict[str, Any] | None = None
     compile: str | None = None
@@ -43,6 +44,8 @@ class Plan:
     threads: int | None = None
     replicas: int = 1
     tensor_parallel: int = 1
+    cores: int = 1
+    gpus: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     expected: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

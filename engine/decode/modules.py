@@ -1,5 +1,6 @@
 """Pitlane's own loop over a model's modules: the plan decides which cache, which loop and which rewrites."""
 
+import functools
 from typing import Any
 
 import torch
@@ -7,12 +8,16 @@ from transformers import StaticCache
 
 from engine.backends import Emit
 from engine.decode.arrivals import InTurn, source
+from engine.decode.caches import growing_cache
 from engine.decode.compiled import compile_step
 from engine.decode.continuous import Engine, engine
+from engine.decode.footprint import bits, footprint, window
 from engine.decode.loop import decode
-from engine.decode.prompts import Batch
+from engine.decode.prefix import Prefixes
+from engine.decode.prompts import Batch, check_context
 from engine.decode.sampling import Sampling
 from engine.decode.session import Loaded
+from engine.decode.sinks import Windowed
 from engine.decode.stepper import Growing, Preallocated, Recompute, Stepper, keep_all
 from engine.plan import Plan
 
@@ -29,6 +34,12 @@ class ModuleSession(Loaded):
         self.stepper: Stepper | Engine | None = None
         self.engines: dict[tuple, Engine] = {}
         self.compiled: Any = None
+        self.prefixes: Prefixes | None = None
+
+    def begin(self, plan: Plan, workload: Any) -> Batch:
+        """Every turn starts without kept prefixes."""
+        self.prefixes = Prefixes(plan.prefix) if plan.prefix else None
+        return super().begin(plan, workload)
 
     @torch.inference_mode()
     def serve(self, plan: Plan, whole: Batch, workload: Any, emit: Emit) -> None:
@@ -43,6 +54,9 @@ class ModuleSession(Loaded):
             self._engine(plan).run(InTurn(batch, emit), sampling)
             return
         self.stepper = self._stepper(plan, batch)
+        if plan.prefix:
+            self.prefixes = self.prefixes or Prefixes(plan.prefix)
+            self.stepper.reader = functools.partial(self.prefixes.read, batch, emit)
         if plan.speculation:
             self.drafting.turn(plan, self.stepper, batch, sampling, self.length, emit)
         else:
@@ -52,6 +66,8 @@ class ModuleSession(Loaded):
         """One cache length serves all batches: a compiled step then meets as few shapes as can be."""
         whole = self.requests = super().whole(plan, workload)
         guesses = plan.speculation["guesses"] + 1 if plan.speculation else 0
+        if plan.compile and guesses:  # its steps are as wide near the end as anywhere
+            check_context(whole.prompts, workload.max_new_tokens + guesses - 1, self.architecture.context)
         self.length = -(-(whole.width + workload.max_new_tokens + guesses) // CACHE_STEP) * CACHE_STEP
         return whole
 
@@ -83,8 +99,10 @@ class ModuleSession(Loaded):
     def _stepper(self, plan: Plan, batch: Batch) -> Stepper:
         if plan.cache == "off":
             return Recompute(self.model, batch.pad)
+        if plan.window:
+            return Windowed(self.model, batch.pad, **plan.window)
         if plan.cache == "dynamic":
-            return Growing(self.model, batch.pad, keep_all(self.model.config) if plan.speculation else None)
+            return Growing(self.model, batch.pad, growing_cache(self.model.config, plan))
         cache = self._cache(len(batch.pad), bool(plan.speculation))
         return Preallocated(self.model, batch.pad, cache, self._compiled(plan))
 
@@ -106,9 +124,28 @@ class ModuleSession(Loaded):
 
     def memory(self) -> dict[str, int | None]:
         kv = self.stepper.kv_bytes() + self.drafting.kv_bytes() if self.stepper else None
-        return {**super().memory(), "kv": kv}
+        return {**super().memory(), "kv": kv + self.prefixes.bytes if kv is not None and self.prefixes else kv}
 
     def effective(self) -> dict[str, Any]:
         cache = self.stepper.cache_name() if self.stepper else None
         continuous = self.stepper.facts() if isinstance(self.stepper, Engine) else None
-        return {**super().effective(), "continuous": continuous, "cache": cache, **self.drafting.effective()}
+        return {
+            **super().effective(),
+            "continuous": continuous,
+            "cache": cache,
+            **self._kept(),
+            **self.drafting.effective(),
+        }
+
+    def _kept(self) -> dict[str, Any]:
+        """How keys and values were kept in the last turn, read from the cache itself."""
+        if not isinstance(self.stepper, Stepper):
+            return {}
+        cache = getattr(self.stepper, "cache", None)
+        return {
+            "kv": footprint(cache, self.architecture, self.stepper.length),
+            "kv_bits": bits(cache),
+            "window": window(cache),
+            "offload": getattr(cache, "offloading", False),
+            "prefix": self.prefixes.facts() if self.prefixes else None,
+        }

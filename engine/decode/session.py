@@ -1,6 +1,7 @@
 """Sessions over a loaded HF model: loading, checking, warming up, and taking requests as they come."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +15,11 @@ from engine.backends import Emit, Session
 from engine.decode.arrivals import Arrivals
 from engine.decode.attention import allowed
 from engine.decode.compiled import compilations
-from engine.decode.prompts import Batch, batches, check_context, encode, everything
+from engine.decode.drafting import Drafting
+from engine.decode.prompts import Batch, batches, check_context, encode, everything, pick
 from engine.decode.sampling import Sampling
 from engine.decode.texts import Texts
-from engine.event import Phase
+from engine.event import Admitted, Phase, Request
 from engine.models import load
 from engine.models.architecture import architecture
 from engine.models.fetch import fetch
@@ -36,6 +38,7 @@ class Loaded(Session):
         self.tokenizer: Any = None
         self.warmed: set[tuple] = set()
         self.before = 0
+        self.drafting = Drafting()
 
     def prepare(self, plan: Plan, workload: Any, emit: Emit) -> None:
         torch.set_num_threads(plan.threads or ALL_THREADS)
@@ -44,11 +47,26 @@ class Loaded(Session):
         self.warm(plan, workload, emit)
 
     def run(self, plan: Plan, workload: Any, emit: Emit) -> None:
+        whole = self.begin(plan, workload)
+        with allowed(plan):
+            self.serve(plan, whole, workload, emit)
+
+    def begin(self, plan: Plan, workload: Any) -> Batch:
         whole = self.whole(plan, workload)
         self.say = Texts(self.tokenizer, dict(zip(whole.requests, whole.lengths, strict=True))).say
         self.before = compilations()
+        self.drafting.start()
+        self.begun = (whole, self.sampling(workload))
+        return whole
+
+    def share(self, plan: Plan, requests: Sequence[int], arrived: Sequence[float] | None, emit: Emit) -> None:
+        whole, sampling = self.begun
+        batch = pick(whole, requests, tuple(arrived) if arrived else None)
+        for place, came in enumerate(arrived or ()):
+            emit(Request(came, batch.requests[place], len(batch.prompts[place])))
+            emit(Admitted(time.perf_counter(), batch.requests[place]))
         with allowed(plan):
-            self.serve(plan, whole, workload, emit)
+            self.turn(plan, batch, sampling, emit)
 
     def serve(self, plan: Plan, whole: Batch, workload: Any, emit: Emit) -> None:
         """All requests: in turn, a batch at a time; or whoever is waiting whenever the engine is free."""
@@ -94,6 +112,7 @@ class Loaded(Session):
         vocabulary = min(len(self.tokenizer), self.architecture.vocabulary or 2**31)
         encoded = encode(self.tokenizer, workload.prompts, workload.chat, vocabulary, workload.system)
         check_context(encoded, workload.max_new_tokens, self.architecture.context)
+        check_context(encoded, workload.max_new_tokens, self.drafting.context)
         return encoded
 
     def sampling(self, workload: Any) -> Sampling:
@@ -116,9 +135,11 @@ class Loaded(Session):
         if checked := self.recheck(self.architecture):
             vars(plan).update(vars(checked))
         self.tokenizer = load.load_tokenizer(folder)
+        self.drafting.find(plan, source, folder, self.tokenizer, progress)
         self.check(workload)
         self.model = self.change(plan, load.load_model(source, folder, plan, phase))
-        self.weights = load.weights_bytes(self.model)
+        self.drafting.load(plan, phase)
+        self.weights = load.weights_bytes(self.model) + self.drafting.weights_bytes()
 
     def change(self, plan: Plan, model: Any) -> Any:
         """Rewrite the loaded model as the plan asks."""

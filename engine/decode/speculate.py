@@ -1,59 +1,124 @@
 """Speculative decoding: guess several tokens, check all of them in one step, keep those that are right."""
 
 import time
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from engine.backends import Emit
-from engine.decode.lookup import propose
+from engine.decode.drafts import Draft, Guesses
 from engine.decode.loop import enter, padded
 from engine.decode.prompts import Batch
-from engine.decode.sampling import Choose, Sampling, check_finite
+from engine.decode.rejection import agree, judge
+from engine.decode.sampling import Sampling, check_finite
 from engine.decode.stepper import Stepper
 from engine.event import Step
 
 
-def speculate(stepper: Stepper, batch: Batch, sampling: Sampling, knobs: dict[str, Any], emit: Emit) -> None:
-    """Decoding with guesses from the text so far, checked in one step; wrong ones are rolled back.
+@dataclass
+class Tally:
+    """How often a draft was asked, in how many steps it guessed, what it guessed, and how much of that became text."""
 
-    Every position is chosen from the model's own distribution, and a guess counts only while it equals that
-    choice, so greedy text is unchanged and sampled text keeps its distribution (arXiv:2211.17192, a draft
-    that puts all its probability on one token).
+    asked: int = 0
+    steps: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+    def see(self, drafted: int, accepted: int) -> None:
+        self.steps += drafted > 0
+        self.drafted += drafted
+        self.accepted += accepted
+
+
+class DraftLength:
+    """How many tokens to guess next: always `most`, or what the last guesses have earned.
+
+    The adaptive rule is that of transformers' assisted generation: two more when all guesses were right, one fewer
+    when one was wrong, never fewer than one; here it starts in the middle and never exceeds `most`.
+    Source: Gante 2023, Assisted Generation (Hugging Face); transformers, num_assistant_tokens_schedule "heuristic".
+    """
+
+    def __init__(self, most: int, adaptive: bool):
+        self.most, self.adaptive = most, adaptive
+        self.now = (most + 1) // 2 if adaptive else most
+
+    def learn(self, drafted: int, accepted: int) -> None:
+        """Take note of one step; one without guesses teaches nothing."""
+        if self.adaptive and drafted:
+            self.now = min(self.most, self.now + 2) if accepted == drafted else max(1, self.now - 1)
+
+
+class Verifier:
+    """The whole model: reads the guesses in one step, keeps those it stands by, and takes the others back.
+
+    Greedy, a guess is kept while it equals the model's own choice, so the text is that of plain decoding. Sampled,
+    guesses go through rejection sampling, so the text has the model's own distribution.
+    """
+
+    def __init__(self, stepper: Stepper, sampling: Sampling, generator: torch.Generator, width: int):
+        self.stepper, self.sampling = stepper, sampling
+        self.generator, self.width = generator, width
+        self.banned = sampling.banned(stepper.model.device)
+
+    def check(self, last: torch.Tensor, guesses: Guesses) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read the `last` tokens [rows, 1] and their guesses: how many are right, and what follows, [rows] each.
+
+        A compiled step knows two widths only: one token, and one with all guesses; fewer are filled up.
+        """
+        count = guesses.count
+        filler = self.width - count if count and self.stepper.fixed_width else 0
+        ids = torch.cat((last, guesses.ids, guesses.ids.new_zeros(len(last), filler)), 1)
+        return self.choose(self.stepper.step(ids)[:, : count + 1], guesses)
+
+    def choose(self, logits: torch.Tensor, guesses: Guesses) -> tuple[torch.Tensor, torch.Tensor]:
+        """The verdict on the guesses by the model's logits [rows, n + 1, vocabulary]."""
+        if self.sampling.greedy:
+            logits = logits if self.banned is None else logits.index_fill(-1, self.banned, float("-inf"))
+            return agree(logits.argmax(-1), guesses.ids)
+        return judge(self.sampling.shares(logits, self.banned), guesses.ids, guesses.shares, self.generator)
+
+    def rollback(self, guesses: Guesses, right: int) -> None:
+        """Forget the guesses after the first `right` ones, and what filled them up."""
+        read = self.width if guesses.count and self.stepper.fixed_width else guesses.count
+        self.stepper.rollback(read - right)
+
+
+def speculate(verifier: Verifier, draft: Draft, length: DraftLength, batch: Batch, emit: Emit, tally: Tally) -> None:
+    """Decode one request with guesses, counting in `tally` what became of them.
+
+    Both models read the prompt before the first token. Source: Leviathan et al. 2023, arXiv:2211.17192.
     """
     enter(batch, emit)
-    device = stepper.model.device
-    choose = sampling.chooser(device)
-    logits = stepper.prefill(padded(batch, device))
+    (request,), (most,), (prompt,) = batch.requests, batch.lengths, batch.prompts
+    ids = padded(batch, verifier.stepper.model.device)
+    logits = verifier.stepper.prefill(ids)
     check_finite(logits)
-    (request,), (length,) = batch.requests, batch.lengths
-    text = list(batch.prompts[0])
-    fresh = choose(logits[:, -1:])[0].tolist()
-    made, drafted, accepted = 0, 0, 0
+    draft.begin(prompt)
+    nothing = guesses = Guesses(ids[:, :0])
+    text, end = list(prompt), len(prompt) + most
+    fresh, right = _kept(guesses, *verifier.choose(logits, guesses))
     while True:
-        fresh = _until_stop(fresh[: length - made], sampling)
+        fresh = _until_stop(fresh, verifier.sampling)
         text += fresh
-        made += len(fresh)
-        now = time.perf_counter()
-        emit(Step(now, (request,), (tuple(fresh),), (), stepper.length, drafted, accepted))
-        if made == length or (not sampling.fixed_length and fresh[-1] in sampling.stop):
+        used = min(right, len(fresh))
+        emit(Step(time.perf_counter(), (request,), (tuple(fresh),), (), verifier.stepper.length, guesses.count, used))
+        tally.see(guesses.count, used)
+        if len(text) == end or (not verifier.sampling.fixed_length and fresh[-1] in verifier.sampling.stop):
             return
-        guesses = propose(text, min(knobs["guesses"], length - made - 1), knobs["ngram"])
-        drafted = len(guesses)
-        fresh = _verify(stepper, text[-1], guesses, knobs["guesses"], choose)
-        accepted = len(fresh) - 1
+        count = min(length.now, end - len(text) - 1)
+        guesses = draft.propose(text, count) if count else nothing
+        tally.asked += count > 0
+        fresh, right = _kept(guesses, *verifier.check(ids.new_tensor([text[-1:]]), guesses))
+        verifier.rollback(guesses, right)
+        if guesses.count:
+            draft.accepted(right)
+            length.learn(guesses.count, right)
 
 
-def _verify(stepper: Stepper, last: int, guesses: list[int], width: int, choose: Choose) -> list[int]:
-    """The guesses that the model would have written, and its own next token."""
-    filler = [0] * (width - len(guesses)) if guesses and stepper.fixed_width else []
-    ids = torch.tensor([[last, *guesses, *filler]], device=stepper.model.device)
-    chosen = choose(stepper.step(ids))[0].tolist()
-    right = 0
-    while right < len(guesses) and guesses[right] == chosen[right]:
-        right += 1
-    stepper.rollback(len(guesses) + len(filler) - right)
-    return chosen[: right + 1]
+def _kept(guesses: Guesses, right: torch.Tensor, following: torch.Tensor) -> tuple[list[int], int]:
+    """The tokens that one step gives a single request, and how many of them were guessed; one trip to the host."""
+    *ids, count, last = torch.cat((guesses.ids[0], right, following)).tolist()
+    return [*ids[:count], last], count
 
 
 def _until_stop(tokens: list[int], sampling: Sampling) -> list[int]:

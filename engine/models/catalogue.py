@@ -12,7 +12,8 @@ EMBEDDED = "smollm2-135m"
 class Model:
     """One published model. `parameters` counts tied weights once, `context` is in tokens.
 
-    `architecture` holds the values of the model's config.json, enough to build it with random weights.
+    `architecture` holds the values of the model's config.json, enough to build it with random weights. `draft` is
+    the id of a smaller model with the same tokenizer, None where there is none.
     """
 
     id: str
@@ -23,6 +24,7 @@ class Model:
     gated: bool
     context: int
     architecture: dict[str, Any] | None
+    draft: str | None = None
 
 
 def _read() -> dict[str, Model]:

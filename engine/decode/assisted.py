@@ -1,0 +1,107 @@
+"""transformers' own assisted generation: its settings for a plan, and a look at what really guessed."""
+
+from typing import Any
+
+import torch
+
+from engine.plan import Plan
+from engine.refusal import Refusal
+
+
+def options(plan: Plan, model: Any, second: Any) -> dict[str, Any]:
+    """What generate is called with for the plan's kind of guessing; `second` is the draft model, if there is one.
+
+    The guesses are made as many as ours are: the schedule is constant unless the lane is adaptive, and the draft
+    never stops early for want of confidence. What differs: generate drafts before it has read the prompt, so its
+    first step may hold several tokens; its early exit reads the prompt once more into a cache of its own; an
+    adaptive length knows no upper bound there, and prompt lookup has no schedule at all.
+    """
+    return OPTIONS[plan.speculation["kind"]](plan.speculation, model, second)
+
+
+def _lookup(knobs: dict[str, Any], model: Any, second: Any) -> dict[str, Any]:
+    return {"prompt_lookup_num_tokens": knobs["guesses"], "max_matching_ngram_size": knobs["ngram"]}
+
+
+def _second(knobs: dict[str, Any], model: Any, second: Any) -> dict[str, Any]:
+    _pace(second, knobs)
+    return {"assistant_model": second}
+
+
+def _early_exit(knobs: dict[str, Any], model: Any, second: Any) -> dict[str, Any]:
+    _pace(model, knobs)
+    return {"assistant_early_exit": knobs["layers"]}
+
+
+OPTIONS = {"prompt_lookup": _lookup, "draft_model": _second, "early_exit": _early_exit}
+
+
+def _pace(assistant: Any, knobs: dict[str, Any]) -> None:
+    """generate reads the draft's pace off the assistant's own settings."""
+    settings = assistant.generation_config
+    settings.num_assistant_tokens = knobs["guesses"]
+    settings.num_assistant_tokens_schedule = "heuristic_transient" if knobs["adaptive"] else "constant"
+    settings.assistant_confidence_threshold = 0.0
+
+
+class Watch:
+    """Counts what the candidate generator inside generate proposes, which generate itself does not tell."""
+
+    def __init__(self, model: Any):
+        self.kind: str | None = None
+        self.asked = self.drafted = 0
+        make = model._get_candidate_generator
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            generator = make(*args, **kwargs)
+            self.kind = NAMES.get(type(generator).__name__)
+            propose = generator.get_candidates
+
+            def counted(ids: torch.Tensor, *more: Any, **named: Any) -> Any:
+                candidates = propose(ids, *more, **named)
+                self.asked += 1
+                self.drafted += candidates[0].shape[1] - ids.shape[1]
+                return candidates
+
+            generator.get_candidates = counted
+            return generator
+
+        model._get_candidate_generator = watched
+
+    def start(self) -> None:
+        """A run begins."""
+        self.kind, self.asked, self.drafted = None, 0, 0
+
+    def effective(self) -> dict[str, Any] | None:
+        """The kind of guessing that ran and how much it guessed; None where nothing guessed."""
+        return {"kind": self.kind, "asked": self.asked, "drafted": self.drafted} if self.asked else None
+
+
+NAMES = {
+    "PromptLookupCandidateGenerator": "prompt_lookup",
+    "AssistedCandidateGenerator": "draft_model",
+    "EarlyExitCandidateGenerator": "early_exit",
+}
+
+
+@torch.inference_mode()
+def check_cut(model: Any) -> None:
+    """Raises Refusal if the model's code runs all its layers whatever their number is set to.
+
+    generate exits early by lowering that number for a moment; where the code does not look at it, nothing is cut.
+    """
+    config = model.config.get_text_config()
+    total, ran = config.num_hidden_layers, []
+    stack = next(part for part in model.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == total)
+    hook = stack[-1].register_forward_hook(lambda *_: ran.append(True))
+    try:
+        config.num_hidden_layers = 1
+        model(torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=False)
+    finally:
+        config.num_hidden_layers = total
+        hook.remove()
+    if ran:
+        raise Refusal(
+            f"transformers' generate cannot exit early from a {config.model_type} model: it always runs all layers.",
+            "Use the Pitlane loop for early exit.",
+        )

@@ -1,0 +1,151 @@
+"""Drafting: what a session keeps for its drafts from turn to turn: the second model, its cache, compiled steps."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.backends import Emit
+from engine.decode.compiled import compile_step
+from engine.decode.drafts import Draft, EarlyExit, Lookup, SecondModel
+from engine.decode.early_exit import Shallow, first_layers
+from engine.decode.prompts import Batch
+from engine.decode.sampling import Sampling
+from engine.decode.speculate import DraftLength, Tally, Verifier, speculate
+from engine.decode.stepper import Growing, Preallocated, Stepper, keep_all
+from engine.models import load
+from engine.models.architecture import architecture
+from engine.models.fetch import fetch
+from engine.models.resolve import Source, resolve
+from engine.plan import Plan
+from engine.refusal import Refusal
+
+OTHER = "Choose a draft of the model's own family, or leave the draft empty."
+
+
+class Drafting:
+    """The drafts of one session. `model` is the second model where there is one; `length` of a cache is in tokens."""
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.context: int | None = None
+        self.found: tuple[Source, Path] | None = None
+        self.draft: Draft | None = None
+        self.tally = Tally()
+        self.kept: dict[tuple, Any] = {}
+
+    def find(self, plan: Plan, source: Source, folder: Path, tokenizer: Any, progress: Callable) -> None:
+        """Fetch the draft model of a plan, if it has one; `source` and `folder` are the whole model's.
+
+        Raises Refusal, before any weight is loaded, unless both models give every token the same number.
+        """
+        if not plan.draft:
+            return
+        if plan.draft["model"] != plan.model:
+            source = resolve(plan.draft["model"])
+            folder = fetch(source, progress)
+        check_draft(plan, source, folder, tokenizer)
+        self.context = architecture(load.read_config(folder)).context
+        self.found = (source, folder)
+
+    def load(self, plan: Plan, phase: Callable[[str], None]) -> None:
+        """Load the second model that was found, in its own number format."""
+        if self.found:
+            phase("load")
+            self.model = load.load_model(*self.found, replace(plan, **plan.draft), phase)
+
+    def start(self) -> None:
+        """A run begins: count from nothing."""
+        self.tally = Tally()
+
+    def weights_bytes(self) -> int:
+        return load.weights_bytes(self.model) if self.model is not None else 0
+
+    def format(self) -> str | None:
+        """The number format that the second model was loaded in, read from its modules; None without one."""
+        if self.model is None:
+            return None
+        found = load.effective(self.model)
+        return found["quantization"]["kind"] if found["quantization"] else found["dtype"]
+
+    def turn(self, plan: Plan, stepper: Stepper, batch: Batch, sampling: Sampling, length: int, emit: Emit) -> None:
+        """Decode one request with the plan's kind of guessing, beside the `stepper` of the whole model."""
+        knobs, generator = plan.speculation, sampling.generator(stepper.model.device)
+        self.draft = KINDS[knobs["kind"]](self, plan, stepper, sampling, generator, length)
+        verifier = Verifier(stepper, sampling, generator, knobs["guesses"])
+        speculate(verifier, self.draft, DraftLength(knobs["guesses"], knobs["adaptive"]), batch, emit, self.tally)
+
+    def rehearse(self, plan: Plan, stepper: Stepper) -> None:
+        """Run both widths that a compiled step will meet while guesses are checked, so that no turn compiles."""
+        for width in (1, plan.speculation["guesses"] + 1):
+            stepper.step(torch.zeros((1, width), dtype=torch.long, device=stepper.model.device))
+            stepper.rollback(width)
+
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values beside those of the whole model."""
+        return self.draft.kv_bytes() if self.draft else 0
+
+    def effective(self) -> dict[str, Any]:
+        """What really guessed in the last turns, and how often; nothing where no draft was asked."""
+        ran = self.draft.facts() | vars(self.tally) if self.draft and self.tally.asked else None
+        return {"speculation": ran, "draft_format": self.format()}
+
+    def _lookup(self, plan: Plan, stepper: Stepper, *_: Any) -> Draft:
+        return Lookup(plan.speculation["ngram"], stepper.model.device)
+
+    def _second(
+        self, plan: Plan, stepper: Stepper, sampling: Sampling, generator: torch.Generator, length: int
+    ) -> Draft:
+        if plan.cache == "static":
+            cache = self._once(("cache", length), lambda: keep_all(self.model.config, length))
+            own: Stepper = Preallocated(self.model, [0], cache, self._compiled(plan, self.model))
+        else:
+            own = Growing(self.model, [0], keep_all(self.model.config))
+        return SecondModel(own, sampling, generator, vocabulary(stepper.model))
+
+    def _shallow(
+        self, plan: Plan, stepper: Stepper, sampling: Sampling, generator: torch.Generator, length: int
+    ) -> Draft:
+        layers = plan.speculation["layers"]
+        cut = self._once(("cut", layers), lambda: first_layers(stepper.model, layers))
+        shallow = Shallow(cut, layers, stepper, self._compiled(plan, cut))
+        return EarlyExit(shallow, sampling, generator, vocabulary(stepper.model))
+
+    def _compiled(self, plan: Plan, model: Any) -> Any:
+        return self._once(("compiled", id(model)), lambda: compile_step(model, plan)) if plan.compile else None
+
+    def _once(self, key: tuple, make: Callable[[], Any]) -> Any:
+        """Kept between turns: a compiled step may only meet the cache that it was compiled with."""
+        if key not in self.kept:
+            self.kept[key] = make()
+        return self.kept[key]
+
+
+KINDS: dict[str, Callable[..., Draft]] = {
+    Lookup.kind: Drafting._lookup,
+    SecondModel.kind: Drafting._second,
+    EarlyExit.kind: Drafting._shallow,
+}
+
+
+def vocabulary(model: Any) -> int:
+    """How many tokens the model's logits tell apart."""
+    return model.config.get_text_config().vocab_size
+
+
+def check_draft(plan: Plan, source: Source, folder: Path, tokenizer: Any) -> None:
+    """Raises Refusal unless a draft can be loaded, can forget a guess, and cuts text into the same numbers."""
+    library = (plan.draft["quantization"] or {}).get("library")
+    if library and not find_spec(library):
+        raise Refusal(f"The draft needs {library}, which is not installed.", "Choose another draft format.")
+    config = load.read_config(folder)
+    load.check_config(config, source.name)
+    if not architecture(config).keeps_kv:
+        raise Refusal(f"{source.name} keeps a running state, from which no guess can be taken back.", OTHER)
+    if load.load_tokenizer(folder).get_vocab() != tokenizer.get_vocab():
+        raise Refusal(
+            f"{source.name} cannot guess for {plan.model}: their tokenizers give the same text other numbers.", OTHER
+        )

@@ -1,0 +1,167 @@
+"""Drafts: where guesses come from, and how each kind takes back what it computed for a guess that was wrong."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+
+from engine.decode.lookup import Index
+from engine.decode.sampling import Sampling
+from engine.decode.stepper import Stepper
+
+Step = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """`ids` [rows, n] and, for a draft that samples, the distributions [rows, n, vocabulary] they were drawn from.
+
+    Without `shares` every guess had all of its draft's probability.
+    """
+
+    ids: torch.Tensor
+    shares: torch.Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        return self.ids.shape[1]
+
+
+class Draft(Protocol):
+    """Proposes tokens for one request. `text` is always the whole text so far, prompt included."""
+
+    kind: ClassVar[str]
+
+    def begin(self, prompt: tuple[int, ...]) -> None:
+        """A request starts: read its prompt."""
+
+    def propose(self, text: list[int], count: int) -> Guesses:
+        """At most `count` guesses for what follows `text`; maybe none."""
+
+    def accepted(self, right: int) -> None:
+        """The first `right` of the last guesses became text: forget the others."""
+
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values that are the draft's own."""
+
+    def facts(self) -> dict[str, Any]:
+        """What it is, read from what it runs."""
+
+
+class Lookup:
+    """Guesses copied from the text so far; they cost next to nothing."""
+
+    kind: ClassVar[str] = "prompt_lookup"
+
+    def __init__(self, ngram: int, device: torch.device):
+        self.ngram, self.device = ngram, device
+
+    def begin(self, prompt: tuple[int, ...]) -> None:
+        self.index = Index(self.ngram)
+
+    def propose(self, text: list[int], count: int) -> Guesses:
+        self.index.extend(text[len(self.index.tokens) :])
+        ids = self.index.propose(count)
+        return Guesses(torch.tensor([ids], dtype=torch.long, device=self.device))
+
+    def accepted(self, right: int) -> None:
+        """Only text is indexed, so a wrong guess leaves no trace."""
+
+    def kv_bytes(self) -> int:
+        return 0
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+
+class SecondModel:
+    """A smaller or narrower model with its own cache writes the guesses, one after another."""
+
+    kind: ClassVar[str] = "draft_model"
+
+    def __init__(self, stepper: Stepper, sampling: Sampling, generator: torch.Generator, vocabulary: int):
+        self.stepper, self.sampling = stepper, sampling
+        self.generator, self.vocabulary = generator, vocabulary
+        self.device = stepper.model.device
+        self.read = 0
+
+    def begin(self, prompt: tuple[int, ...]) -> None:
+        self.stepper.prefill(torch.tensor([prompt], device=self.device))
+
+    def propose(self, text: list[int], count: int) -> Guesses:
+        self.read = len(text)
+        unread = text[self.stepper.length :]
+        if self.stepper.fixed_width:
+            for token in unread[:-1]:
+                self.stepper.step(torch.tensor([[token]], device=self.device))
+            unread = unread[-1:]
+        return self.chain(torch.tensor([unread], device=self.device), count)
+
+    def chain(self, ids: torch.Tensor, count: int) -> Guesses:
+        """`count` guesses, each read before the next is made; the last one is not read. ids: [rows, tokens]."""
+        return chain(self.stepper.step, ids, count, self.sampling, self.generator, self.vocabulary)
+
+    def accepted(self, right: int) -> None:
+        self.stepper.rollback(max(0, self.stepper.length - self.read - right))
+
+    def kv_bytes(self) -> int:
+        return self.stepper.kv_bytes()
+
+    def facts(self) -> dict[str, Any]:
+        parameters = sum(weight.numel() for weight in self.stepper.model.parameters())
+        return {"kind": self.kind, "parameters": parameters}
+
+
+class EarlyExit:
+    """The model's own first layers write the guesses, into the first layers of the cache that it verifies with.
+
+    Their entries are taken back before the whole model reads the guesses.
+    Source: LayerSkip, arXiv:2404.16710.
+    """
+
+    kind: ClassVar[str] = "early_exit"
+
+    def __init__(self, shallow: Stepper, sampling: Sampling, generator: torch.Generator, vocabulary: int):
+        self.shallow, self.sampling = shallow, sampling
+        self.generator, self.vocabulary = generator, vocabulary
+
+    def begin(self, prompt: tuple[int, ...]) -> None:
+        """The whole model has read the prompt, its first layers with it."""
+
+    def propose(self, text: list[int], count: int) -> Guesses:
+        return self.chain(torch.tensor([text[-1:]], device=self.shallow.model.device), count)
+
+    def chain(self, ids: torch.Tensor, count: int) -> Guesses:
+        """`count` guesses, whose entries in the shared cache are gone afterwards. ids: [rows, 1]."""
+        guesses = chain(self.shallow.step, ids, count, self.sampling, self.generator, self.vocabulary)
+        self.shallow.rollback(count)
+        return guesses
+
+    def accepted(self, right: int) -> None:
+        """The shared cache is rolled back by who verified."""
+
+    def kv_bytes(self) -> int:
+        return 0
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": self.kind, "layers": self.shallow.layers}
+
+
+def chain(
+    step: Step, ids: torch.Tensor, count: int, sampling: Sampling, generator: torch.Generator, vocabulary: int
+) -> Guesses:
+    """Let `step` write `count` tokens after `ids` [rows, tokens]; none beyond the `vocabulary` of who verifies."""
+    banned = sampling.banned(ids.device)
+    made, shares = [], []
+    for _ in range(count):
+        logits = step(ids)[:, -1, :vocabulary]
+        if sampling.greedy:
+            logits = logits if banned is None else logits.index_fill(-1, banned, float("-inf"))
+            ids = logits.argmax(-1, keepdim=True)
+        else:
+            share = sampling.shares(logits, banned)
+            ids = torch.multinomial(share, 1, generator=generator)
+            shares.append(torch.nn.functional.pad(share, (0, vocabulary - share.shape[-1])))
+        made.append(ids)
+    return Guesses(torch.cat(made, 1), torch.stack(shares, 1) if shares else None)

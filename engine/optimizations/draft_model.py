@@ -1,0 +1,104 @@
+"""Speculative decoding with a second model that guesses."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from engine.models.catalogue import MODELS
+from engine.models.resolve import RANDOM
+from engine.optimizations import Speculation
+from engine.plan import Plan
+
+SELF = "self"
+QUANTIZED = ("int8", "nf4")
+
+
+class DraftModel(Speculation):
+    """Let a smaller model guess the next tokens, and the large one check all guesses in one step.
+
+    A step of a large model reads all its weights, whether for one token or for six, so checking is cheap. The
+    small model guesses quickly; the large one keeps what it would have written, and text and probabilities stay
+    its own. It pays where the draft is several times cheaper and mostly right: a model of the same family, or the
+    same weights in fewer bits. It costs the draft's memory, and time in every step where guesses are wrong. Both
+    must share a tokenizer. Sources: Leviathan et al. 2023, arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318.
+    """
+
+    title: ClassVar[str] = "Draft model"
+    moves: ClassVar[dict[str, str]] = {"tpot_ms": "down", "weights_bytes": "up"}
+    reasons: ClassVar[dict[str, str]] = {
+        "faster": "the draft is cheap, and right often enough to take several tokens a step",
+        "slower": "the draft's own steps cost more than its right guesses save",
+        "same": "what the draft's right guesses saved, its own steps cost again",
+    }
+
+    model: str = Field(
+        "",
+        max_length=300,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        title="Draft",
+        description="A model with the same tokenizer; self: the model's own weights in fewer bits; "
+        "empty: the catalogue's draft for this model, or self where it has none.",
+    )
+    format: Literal["auto", "float32", "bfloat16", "float16", "int8", "nf4"] = Field(
+        "auto",
+        title="Draft format",
+        description="How the draft's weights are stored; auto: as the model's own, for self in half as many bits "
+        "(float32: bfloat16, 16 bits: nf4).",
+    )
+
+    def limits(self, machine: Any, model: Any = None) -> str | None:
+        if self.format in QUANTIZED and not machine.packages.get("bitsandbytes"):
+            return f"A draft in {self.format} needs the bitsandbytes package: pip install bitsandbytes."
+        return None
+
+    def on_transformers(self, plan: Plan) -> None:
+        chosen = self.model.strip() or partner(plan.model)
+        own = chosen in (SELF, plan.model)
+        kind = self.format if self.format != "auto" else _fewer(plan) if own else _same(plan)
+        plan.draft = {"model": plan.model if own else chosen, **_stored(plan, kind)}
+        plan.expected["draft_format"] = kind
+        self.guess(plan, draft=plan.draft["model"])
+
+    on_generate = on_transformers
+
+    def settle(self, plan: Plan) -> str | None:
+        if sentence := super().settle(plan):
+            return sentence
+        kind = plan.expected["draft_format"]
+        if kind == "float16" and plan.device == "cpu":
+            return "float16 has no fast matrix product on a CPU: choose bfloat16 or nf4 for the draft format."
+        if plan.draft["model"] == plan.model and kind == _same(plan):
+            return (
+                f"The model's own weights in {kind} are as slow as the model itself: "
+                "choose a draft format with fewer bits, or another draft."
+            )
+        if kind == "int8" and plan.compile:
+            return "LLM.int8 cannot be compiled: choose nf4 for the draft format, or switch the compiled step off."
+        return None
+
+    def badge(self) -> str:
+        return f"{self.model or 'model'} drafts {self.guesses}"
+
+
+def partner(model: str) -> str:
+    """The catalogue's draft for a model; with random weights where the model has them; `self` where there is none."""
+    prefix = RANDOM if model.startswith(RANDOM) else ""
+    name = model.removeprefix(RANDOM)
+    known = MODELS.get(name) or next((entry for entry in MODELS.values() if entry.repo == name), None)
+    return prefix + known.draft if known and known.draft else SELF
+
+
+def _same(plan: Plan) -> str:
+    return plan.quantization["kind"] if plan.quantization else plan.dtype
+
+
+def _stored(plan: Plan, kind: str) -> dict[str, Any]:
+    if kind == _same(plan):
+        return {"dtype": plan.dtype, "quantization": plan.quantization}
+    if kind in QUANTIZED:
+        return {"dtype": plan.dtype, "quantization": {"library": "bitsandbytes", "kind": kind}}
+    return {"dtype": kind, "quantization": None}
+
+
+def _fewer(plan: Plan) -> str:
+    return "bfloat16" if plan.dtype == "float32" and not plan.quantization else "nf4"
