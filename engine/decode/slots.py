@@ -85,7 +85,7 @@ class Packed:
         for chunk in self.chunks:
             count += chunk.count
             ends += [count - 1] if chunk.last else []
-        return torch.tensor([*range(len(self.lengths)), *ends], device=self.lengths.device)
+        return torch.tensor([*range(len(self.lengths)), *ends], dtype=torch.long, device=self.lengths.device)
 
     def decode_mask(self, window: int | None) -> torch.Tensor:
         """Which kept tokens the one query of each row sees, [rows, 1, 1, width]."""
