@@ -12,7 +12,6 @@ from engine.decode.loop import Going, enter, padded
 from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling, check_finite
 from engine.decode.stepper import Preallocated
-from engine.decode.windows import slides
 from engine.refusal import Refusal
 
 SLOTS = 4
@@ -20,6 +19,8 @@ SLOTS = 4
 WARM_STEPS = 3
 MASKED = ("sdpa", "eager")
 """Ways to compute attention that take a mask which is a tensor."""
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""The kinds of layers that transformers' configs tell apart."""
 
 
 class SelfFeeding:
@@ -40,6 +41,7 @@ class SelfFeeding:
         self.slot = torch.zeros(1, **whole)
         self.ring = torch.zeros(SLOTS, rows, **whole)
         self.columns = torch.arange(cache.get_max_length(), device=device)
+        self.kinds = layer_kinds(model.config)
         self.banned = sampling.banned(device)
         self.generator = sampling.generator(device)
 
@@ -86,13 +88,27 @@ class SelfFeeding:
         noise = torch.empty_like(shares).exponential_(1, generator=self.generator)
         return shares.div_(noise).argmax(-1)
 
-    def _mask(self) -> torch.Tensor:
-        """Which columns each row may look at, [rows, 1, 1, columns]: neither its padding nor the future."""
-        seen = ((self.columns <= self.place) & (self.columns >= self.pad))[:, None, None, :]
+    def _mask(self) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Which columns each row may look at, [rows, 1, 1, columns]; for layers of two kinds by their kind."""
+        seen = (self.columns <= self.place) & (self.columns >= self.pad)
+        if self.kinds == {FULL}:
+            return self._as_mask(seen)
+        near = self._as_mask(seen & (self.columns > self.place - self.model.config.sliding_window))
+        return near if self.kinds == {SLIDING} else {FULL: self._as_mask(seen), SLIDING: near}
+
+    def _as_mask(self, seen: torch.Tensor) -> torch.Tensor:
+        seen = seen[:, None, None, :]
         if self.model.config._attn_implementation == "sdpa":
             return seen
         dtype = self.model.dtype
         return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+def layer_kinds(config: Any) -> set[str]:
+    """The kinds of attention in a model's layers, as its config tells."""
+    if kinds := getattr(config, "layer_types", None):
+        return set(kinds)
+    return {SLIDING if getattr(config, "sliding_window", None) else FULL}
 
 
 class GraphStep:
@@ -166,15 +182,17 @@ def _recorded(step: SelfFeeding) -> Any:
 
 
 def graph_step(model: Any, cache: StaticCache, rows: int, sampling: Sampling) -> GraphStep:
-    """A step to keep for all turns of this batch, cache and sampling. Raises Refusal for what cannot be recorded."""
+    """A step to keep for all turns of this batch, cache and sampling. Raises Refusal for what cannot be recorded.
+
+    Every layer of the cache keeps all tokens (`keep_all`), also where the model looks at a window of them only.
+    """
     attention = model.config._attn_implementation
     if attention not in MASKED:
         raise Refusal(f"A CUDA graph needs sdpa or eager attention, not {attention}.", "Choose sdpa.")
-    if slides(cache):
+    if odd := layer_kinds(model.config) - {FULL, SLIDING}:
         raise Refusal(
-            f"The attention window of this model is shorter than the {cache.get_max_length()} tokens of this run, "
-            "and a window that slides cannot be recorded as a CUDA graph.",
-            "Shorten the prompt and the output, or switch the CUDA graph off.",
+            f"A CUDA graph cannot be recorded of layers with {' and '.join(sorted(odd)).replace('_', ' ')}.",
+            "Switch the CUDA graph off for this model.",
         )
     return GraphStep(SelfFeeding(model, cache, rows, sampling))
 

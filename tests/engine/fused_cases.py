@@ -9,8 +9,7 @@ from engine.decode.graphs import graph_decode, graph_step
 from engine.decode.loop import decode
 from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling
-from engine.decode.stepper import Growing, Preallocated
-from engine.decode.windows import static_cache
+from engine.decode.stepper import Growing, Preallocated, keep_all
 from engine.refusal import Refusal
 from tests.engine.said import Said
 from tests.engine.tiny import prompts, tiny
@@ -33,12 +32,12 @@ def agrees(kind: str, merge: bool, *widths: int) -> None:
     if merge:
         merge_projections(model)
     assert fuse_kernels(model) == fuse_kernels(model) == {"kernels": 2}
-    cache = static_cache(model.config, 64)
+    cache = keep_all(model.config, 64)
     for _ in range(2):
         found = tokens(model, Preallocated(model, work.pad, cache, None), work)
         assert found == wanted, f"{kind}: {found} instead of {wanted}"
     said = Said()
-    graph_decode(graph_step(model, static_cache(model.config, 64), len(widths), GREEDY), work, said)
+    graph_decode(graph_step(model, keep_all(model.config, 64), len(widths), GREEDY), work, said)
     assert said.tokens == wanted, f"{kind} in a graph: {said.tokens} instead of {wanted}"
 
 

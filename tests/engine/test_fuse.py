@@ -8,8 +8,7 @@ from engine.decode.fuse import Merged, fuse_kernels, kernels, merge_projections,
 from engine.decode.loop import decode
 from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling
-from engine.decode.stepper import Growing, Preallocated, Stepper
-from engine.decode.windows import static_cache
+from engine.decode.stepper import Growing, Preallocated, Stepper, keep_all
 from engine.models.load import effective, weights_bytes
 from engine.refusal import Refusal
 from tests.engine.said import Said
@@ -57,7 +56,7 @@ def test_the_merged_step_is_one_graph(kind):
     wanted = growing(model, 7)
     merge_projections(model)
     compiled = torch.compile(model.forward, backend="eager", fullgraph=True, dynamic=False)
-    assert tokens(Preallocated(model, [0], static_cache(model.config, 64), compiled), 7) == wanted
+    assert tokens(Preallocated(model, [0], keep_all(model.config, 64), compiled), 7) == wanted
 
 
 def test_the_merged_step_compiles_and_writes_the_same_tokens():
@@ -65,7 +64,7 @@ def test_the_merged_step_compiles_and_writes_the_same_tokens():
     wanted = growing(model, 7)
     merge_projections(model)
     compiled = torch.compile(model.forward, fullgraph=True, dynamic=False)
-    assert tokens(Preallocated(model, [0], static_cache(model.config, 64), compiled), 7) == wanted
+    assert tokens(Preallocated(model, [0], keep_all(model.config, 64), compiled), 7) == wanted
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "phi3"])

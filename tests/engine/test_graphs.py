@@ -7,8 +7,7 @@ from engine.decode.graphs import GraphStep, graph_decode, graph_step
 from engine.decode.loop import decode
 from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling
-from engine.decode.stepper import Growing
-from engine.decode.windows import static_cache
+from engine.decode.stepper import Growing, keep_all
 from engine.refusal import Refusal
 from tests.engine.said import Said
 from tests.engine.tiny import prompts, tiny
@@ -37,7 +36,7 @@ def itself(runner: GraphStep, work: Batch) -> Said:
 
 
 def runner(model, rows: int, sampling: Sampling = FIXED) -> GraphStep:
-    return graph_step(model, static_cache(model.config, LENGTH), rows, sampling)
+    return graph_step(model, keep_all(model.config, LENGTH), rows, sampling)
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -99,9 +98,11 @@ def test_an_end_mark_cannot_end_a_fixed_length():
 
 
 def test_what_cannot_be_recorded_is_refused():
-    model = tiny("gemma3", sliding_window=16)
-    with pytest.raises(Refusal, match="window"):
-        runner(model, 1)
+    model = tiny("llama")
+    cache = keep_all(model.config, LENGTH)
+    model.config.layer_types = ["full_attention", "chunked_attention"]
+    with pytest.raises(Refusal, match="chunked attention"):
+        graph_step(model, cache, 1, FIXED)
     model = tiny("llama")
     model.set_attn_implementation("flex_attention")
     with pytest.raises(Refusal, match="flex_attention"):

@@ -6,8 +6,7 @@ import torch
 from engine.decode.compiled import compile_step
 from engine.decode.fuse import merge_projections
 from engine.decode.launches import TOP, _short, launches
-from engine.decode.stepper import Preallocated
-from engine.decode.windows import static_cache
+from engine.decode.stepper import Preallocated, keep_all
 from engine.plan import Plan
 from tests.engine.tiny import tiny
 
@@ -20,7 +19,7 @@ def counted(found: dict) -> dict[str, int]:
 
 @torch.inference_mode()
 def of_a_step(model, compiled=None) -> dict:
-    stepper = Preallocated(model, [0], static_cache(model.config, 64), compiled)
+    stepper = Preallocated(model, [0], keep_all(model.config, 64), compiled)
     stepper.prefill(torch.ones(1, 4, dtype=torch.long))
     token = torch.ones(1, 1, dtype=torch.long)
     stepper.step(token)

@@ -7,17 +7,13 @@ import transformers
 
 from tests.engine.tiny_models import DECODERS, WORDS
 
-WINDOWED = {"mistral", "gemma2", "gemma3"}
-
 
 def tiny(kind: str, **changes: Any) -> Any:
     """A model in eval mode, float32 on the CPU; the same weights every time. `changes` are set on its config.
 
-    Windows are wider than any text of these tests, unless `changes` says otherwise. Biases are random too.
+    Biases are random too.
     """
     config = DECODERS[kind]()
-    if kind in WINDOWED:
-        changes = {"sliding_window": 256, **changes}
     for key, value in changes.items():
         setattr(config, key, value)
     torch.manual_seed(1)
