@@ -21,6 +21,8 @@ SHAPE: dict[str, Any] = {
     "initializer_range": 0.2, **ENDS,
 }  # fmt: skip
 HEADS = {**SHAPE, "head_dim": 16}
+UNTIED = {**HEADS, "tie_word_embeddings": False}
+"""Gemma scales its embeddings up: a tied head would only repeat the last token."""
 GPT2: dict[str, Any] = {
     "vocab_size": len(WORDS), "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT,
     "initializer_range": 0.2, **ENDS,
@@ -35,9 +37,9 @@ DECODERS: dict[str, Callable[[], Any]] = {
     "qwen2": lambda: transformers.Qwen2Config(**SHAPE),
     "qwen3": lambda: transformers.Qwen3Config(**HEADS),
     "mistral": lambda: transformers.MistralConfig(**HEADS, sliding_window=WINDOW),
-    "gemma2": lambda: transformers.Gemma2Config(**HEADS, sliding_window=WINDOW, query_pre_attn_scalar=16),
+    "gemma2": lambda: transformers.Gemma2Config(**UNTIED, sliding_window=WINDOW, query_pre_attn_scalar=16),
     "gemma3": lambda: transformers.Gemma3TextConfig(
-        **{**HEADS, "num_hidden_layers": 3},
+        **{**UNTIED, "num_hidden_layers": 3},
         sliding_window=WINDOW,
         query_pre_attn_scalar=16,
         layer_types=["sliding_attention", "sliding_attention", "full_attention"],

@@ -1,0 +1,66 @@
+"""Every architecture writes what transformers' own generate writes, whatever keeps its keys and values."""
+
+import pytest
+
+from engine.measure.machine import machine
+from engine.models.architecture import known
+from engine.refusal import Refusal
+from engine.spec import Lane, plan_for
+from tests.engine.contract import generate
+from tests.engine.tiny_models import DECODERS, WINDOW, tiny
+
+PROMPTS = ("The lamp is lit. abcabcabc The lamp is", "x", "The keeper of the lamp is glad.")
+"""Two of them are longer than the sliding windows of the tiny models, one is far shorter."""
+LANES = {
+    "dynamic": {},
+    "static": {"kv_cache": {"kind": "static"}},
+    "off": {"kv_cache": {"kind": "off"}},
+    "ragged": {"batching": {"size": 3}},
+    "ragged-static": {"batching": {"size": 3}, "kv_cache": {"kind": "static"}},
+    "ragged-off": {"batching": {"size": 3}, "kv_cache": {"kind": "off"}},
+}
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_it_writes_what_generate_writes(kind, tmp_path):
+    folder = tiny(kind, tmp_path)
+    wanted = generate(folder, Lane(backend="generate"), 20, PROMPTS)
+    assert all(len(set(tokens)) > 2 for tokens in wanted.values()), "a model that repeats one token proves nothing"
+    for name, opts in LANES.items():
+        assert generate(folder, Lane(opts=opts), 20, PROMPTS) == wanted, name
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_its_shape_is_known_before_it_is_loaded(kind, tmp_path):
+    shape = known(str(tiny(kind, tmp_path)))
+    assert shape.keeps_kv and shape.layers and shape.kv_heads * shape.head_dim in (32, 64)
+    sliding = {"mistral": 2, "gemma2": 1, "gemma3": 2}
+    assert (shape.sliding, shape.window) == (sliding.get(kind, 0), WINDOW if kind in sliding else None)
+    assert shape.experts == (4 if kind == "qwen3_moe" else 0)
+
+
+def test_windows_are_counted_in_configs_that_do_not_list_their_layers():
+    from engine.models.architecture import architecture
+
+    def sliding(**config) -> int:
+        return architecture({"num_hidden_layers": 6, "hidden_size": 8, "sliding_window": 16, **config}).sliding
+
+    assert sliding(model_type="mistral") == 6
+    assert sliding(model_type="gemma2") == 3
+    assert sliding(model_type="gemma3_text", sliding_window_pattern=6) == 5
+    assert sliding(model_type="qwen2", use_sliding_window=True, max_window_layers=4) == 2
+    assert sliding(model_type="qwen2", use_sliding_window=False) == 0
+
+
+@pytest.mark.parametrize(("kind", "what"), [("t5", "encoder-decoder"), ("vit", "no text generator")])
+def test_what_does_not_write_text_is_refused_in_a_sentence(kind, what, tmp_path):
+    with pytest.raises(Refusal, match=what) as refused:
+        generate(tiny(kind, tmp_path), Lane(), 4, ("x",))
+    assert refused.value.why.endswith(".")
+
+
+def test_a_model_with_a_running_state_has_no_cache_to_set(tmp_path):
+    folder = tiny("mamba", tmp_path)
+    with pytest.raises(Refusal, match="running state") as refused:
+        plan_for(Lane(opts={"kv_cache": {"kind": "static"}}), str(folder), machine())
+    assert refused.value.why.endswith(".")
