@@ -1,6 +1,7 @@
 """Pitlane's own loop over a model's modules: the plan decides which cache, which loop and which rewrites."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from engine.decode.caches import growing_cache
 from engine.decode.compiled import compile_step
 from engine.decode.continuous import Engine, engine
 from engine.decode.footprint import bits, footprint, window
+from engine.decode.fuse import fuse_kernels, kernels, merge_projections, merged
+from engine.decode.graphs import GraphStep, graph_decode, graph_step
+from engine.decode.launches import launches
 from engine.decode.loop import decode
 from engine.decode.prefix import Prefixes
 from engine.decode.prompts import Batch, check_context
@@ -35,6 +39,9 @@ class ModuleSession(Loaded):
         self.engines: dict[tuple, Engine] = {}
         self.compiled: Any = None
         self.prefixes: Prefixes | None = None
+        self.graphs: dict[tuple, GraphStep] = {}
+        self.counted: dict[tuple, dict[str, Any]] = {}
+        self.ran: tuple = ()
 
     def begin(self, plan: Plan, workload: Any) -> Batch:
         """Every turn starts without kept prefixes."""
@@ -52,6 +59,10 @@ class ModuleSession(Loaded):
     def turn(self, plan: Plan, batch: Batch, sampling: Sampling, emit: Emit) -> None:
         if plan.continuous:
             self._engine(plan).run(InTurn(batch, emit), sampling)
+            return
+        self.ran = self.shape(plan, batch)
+        if plan.graph:
+            self.stepper = graph_decode(self._graph(batch, sampling), batch, emit)
             return
         self.stepper = self._stepper(plan, batch)
         if plan.prefix:
@@ -76,12 +87,40 @@ class ModuleSession(Loaded):
         super()._warm_one(plan, batch, workload, emit)
         if plan.compile and plan.speculation:
             self.drafting.rehearse(plan, self.stepper)
+        if again := self._again(plan, batch, self.sampling(workload)):
+            self.counted[self.shape(plan, batch)] = launches(again, self.model.device)
+
+    def _again(self, plan: Plan, batch: Batch, sampling: Sampling) -> Callable[[], Any] | None:
+        """One more step after a warm-up, of the width that the loop uses; what it writes is thrown away."""
+        if plan.graph:
+            return self._graph(batch, sampling).replay
+        if plan.continuous or not isinstance(self.stepper, Stepper):
+            return None
+        width = plan.speculation["guesses"] + 1 if plan.speculation else 1
+        ids = torch.zeros(len(batch.prompts), width, dtype=torch.long, device=self.model.device)
+        return functools.partial(self.stepper.step, ids)
+
+    def _graph(self, batch: Batch, sampling: Sampling) -> GraphStep:
+        """Kept between turns: recording costs time and memory."""
+        key = (len(batch.prompts), self.length, sampling)
+        if key not in self.graphs:
+            cache = self._cache(len(batch.prompts), whole=True)
+            self.graphs[key] = graph_step(self.model, cache, len(batch.prompts), sampling)
+        return self.graphs[key]
+
+    def change(self, plan: Plan, model: Any) -> Any:
+        """Rewrite the loaded model as the plan asks."""
+        if plan.merged:
+            merge_projections(model)
+        if plan.kernels:
+            fuse_kernels(model)
+        return model
 
     def shape(self, plan: Plan, batch: Batch) -> tuple:
         if plan.continuous:
             return ("continuous", *self._size(plan))
         length = self.length if plan.cache == "static" else 0
-        return (*super().shape(plan, batch), length)
+        return (*super().shape(plan, batch), length, plan.graph)
 
     def _size(self, plan: Plan) -> tuple:
         return (repr(plan.continuous), len(self.requests.requests), self.requests.tokens)
@@ -103,13 +142,15 @@ class ModuleSession(Loaded):
             return Windowed(self.model, batch.pad, **plan.window)
         if plan.cache == "dynamic":
             return Growing(self.model, batch.pad, growing_cache(self.model.config, plan))
-        cache = self._cache(len(batch.pad), bool(plan.speculation))
+        whole = bool(plan.speculation or plan.compile or plan.kernels)
+        cache = self._cache(len(batch.pad), whole)
         return Preallocated(self.model, batch.pad, cache, self._compiled(plan))
 
     def _cache(self, rows: int, whole: bool) -> StaticCache:
         """Kept between turns: a compiled step may only meet the cache that it was compiled with.
 
-        A `whole` cache keeps what leaves a model's sliding window, so that tokens can be taken back.
+        A `whole` cache keeps what leaves a model's sliding window, so that tokens can be taken back, and its
+        position is on the device, so that a compiled step does not compile again for every token.
         """
         key = (rows, self.length, whole)
         if key not in self.caches:
@@ -133,8 +174,19 @@ class ModuleSession(Loaded):
             **super().effective(),
             "continuous": continuous,
             "cache": cache,
+            **self._fused(),
             **self._kept(),
             **self.drafting.effective(),
+        }
+
+    def _fused(self) -> dict[str, Any]:
+        """What was fused, counted in the modules, and what one step of the last batch's shape launches."""
+        recorded = [graph for graph in self.graphs.values() if graph.graph and graph.launched]
+        return {
+            "merged": merged(self.model),
+            "kernels": kernels(self.model),
+            "graph": len(recorded),
+            "launches": self.counted.get(self.ran),
         }
 
     def _kept(self) -> dict[str, Any]:

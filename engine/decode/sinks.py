@@ -111,7 +111,10 @@ class SinkLayer(DynamicLayer):
 
 
 class Windowed(Cached):
-    """Steps that see the first tokens and the newest ones of each row."""
+    """Steps that see the first tokens and the newest ones of each row.
+
+    In a batch, a prompt shorter than the sinks has only its own tokens as sinks.
+    """
 
     def __init__(self, model: Any, pad: list[int], sinks: int, window: int):
         cache = DynamicCache(config=model.config)

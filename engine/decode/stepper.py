@@ -63,13 +63,18 @@ class Stepper:
         raise AttributeError(f"{type(self).__name__} has no forward pass")
 
     def _placed(self, ids: torch.Tensor, width: int) -> dict[str, torch.Tensor]:
-        """Mask and positions of left-padded rows; nothing for rows of equal length, which is faster."""
-        if self.pad is None:
+        """Mask and positions of left-padded rows; nothing for rows of equal length, which is faster.
+
+        A compiled step is given its positions always: OPT would cut them by a length that the compiler cannot know.
+        """
+        if self.pad is None and not self.fixed_width:
             return {}
+        positions = torch.arange(self.length, self.length + ids.shape[1], device=ids.device)
+        if self.pad is None:
+            return {"position_ids": positions[None]}
         columns = torch.arange(width, device=ids.device)
         seen = (columns < self.lead) | (columns >= self.lead + self.pad)
-        positions = torch.arange(self.length, self.length + ids.shape[1], device=ids.device) - self.pad
-        return {"attention_mask": seen.long(), "position_ids": positions.clamp(min=0)}
+        return {"attention_mask": seen.long(), "position_ids": (positions - self.pad).clamp(min=0)}
 
 
 class Recompute(Stepper):

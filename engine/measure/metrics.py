@@ -104,6 +104,12 @@ def in_flight(line: Timeline) -> float | None:
     return line.answered / line.steps if line.steps and len(line.requests) > 1 else None
 
 
+def reused(line: Timeline) -> float | None:
+    """Prompt tokens whose keys and values were read for an earlier request, in percent; None where none were."""
+    tokens = sum(r.reused for r in line.requests.values())
+    return 100 * tokens / sum(r.prompt_tokens for r in line.requests.values()) if tokens else None
+
+
 def _per_second(line: Timeline, count: int) -> float | None:
     if line.last is None or line.last <= line.started or len(line.requests) < 2:
         return None
@@ -208,6 +214,14 @@ METRICS: dict[str, Metric] = {
             "higher",
             "Requests that receive a token in one step of the engine, mean over the steps.",
             in_flight,
+        ),
+        Metric(
+            "reused_percent",
+            "Prompt reused (hit rate)",
+            "%",
+            "higher",
+            "Prompt tokens whose keys and values were copied from an earlier request, of all prompt tokens.",
+            reused,
         ),
     )
 }
