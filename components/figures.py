@@ -1,6 +1,8 @@
-"""The three overlaid figures, as pure functions: one trace a lane, told apart by colour, dash and name."""
+"""The overlaid figures, as pure functions: one trace a lane, told apart by colour, dash and name."""
 
 import plotly.graph_objects as go
+
+from engine.spec import Experiment
 
 DASHES = ("solid", "dash", "dot", "dashdot")
 MARKS = ("circle", "diamond", "square", "cross")
@@ -24,9 +26,30 @@ def memory(names: list[str]) -> go.Figure:
     return figure.update_layout(meta={"id": "memory", "title": "Memory", "unit": "GB", "scale": 1e-9})
 
 
-def figures(names: list[str]) -> list[dict]:
-    """All three, JSON-ready, in the order in which they stand on the page."""
-    return [figure(names).to_plotly_json() for figure in (throughput, latency, memory)]
+def flight(names: list[str]) -> go.Figure:
+    """Requests answered in a step, over the seconds of a turn, and thinner those that wait for a place."""
+    figure = _overlay(names, "lines", "%{y} in a step at %{x:.2f} s")
+    waiting = _overlay(names, "lines", "%{y} waiting at %{x:.2f} s").data
+    figure.add_traces([trace.update(line={"width": 1, "dash": "dot", "shape": "hv"}, opacity=0.7) for trace in waiting])
+    figure.update_traces(line_shape="hv")
+    meta = {"id": "flight", "title": "In flight", "unit": "requests, thin: waiting", "scale": 1}
+    return figure.update_layout(meta={**meta, "series": ["flight", "waiting"]})
+
+
+def figures(names: list[str], crowd: bool = False) -> list[dict]:
+    """All of them, JSON-ready, in the order in which they stand on the page.
+
+    The fourth is there for a `crowd`: where more than one request can be in the engine at a time.
+    """
+    made = (throughput, latency, memory, flight) if crowd else (throughput, latency, memory)
+    return [figure(names).to_plotly_json() for figure in made]
+
+
+def crowded(experiment: Experiment) -> bool:
+    """Whether requests meet: they arrive by the clock, or a lane lets several share its steps."""
+    parts = [part for lane in experiment.lanes.values() for part in lane.in_effect().values()]
+    work = experiment.workload
+    return work.count > 1 and (work.open_loop or any(part.shares for part in parts))
 
 
 def _overlay(names: list[str], mode: str, hover: str) -> go.Figure:

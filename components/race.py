@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.event import Event, Failed, Finished, Memory, Phase, Record, Request, Step
 from engine.measure.metrics import METRICS, itl_ms, percentile
-from engine.measure.timeline import Timeline
+from engine.measure.timeline import Terms, Timeline
 from engine.spec import Experiment
 
 WINDOW_S = 1.5
@@ -43,6 +43,7 @@ class Turn:
     pieces: list[list[Any]] = field(default_factory=list)
     points: dict[str, list[list[float]]] = field(default_factory=dict)
     last_point: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     gaps: int = 0
     now: float = 0.0
     gap_median: tuple[int, float | None] = (0, None)
@@ -54,6 +55,7 @@ class Turn:
             for request in event.requests:
                 self._arrived(request)
             self._point("throughput", event.t, self.rate())
+            self._crowd(event)
         elif isinstance(event, Memory):
             self._point("memory", event.t, in_use(event))
 
@@ -87,6 +89,14 @@ class Turn:
             self.last_point[chart] = t
             self._put(chart, t, value)
 
+    def _crowd(self, step: Step) -> None:
+        """Who shares a step and who waits: a point where that changes, and now and then where it does not."""
+        for chart, count in {"flight": len(step.requests), "waiting": step.waiting}.items():
+            if self.counts.get(chart) != count:
+                self.last_point.pop(chart, None)
+            self._point(chart, step.t, count)
+            self.counts[chart] = count
+
     def _put(self, chart: str, t: float, value: float) -> None:
         x = max(0.0, t - (self.timeline.started if self.timeline.started is not None else t))
         xs, ys = self.points.setdefault(chart, [[], []])
@@ -101,6 +111,10 @@ class Turn:
         while self.window and self.window[0] < self.now - WINDOW_S:
             self.window.popleft()
         return len(self.window) / min(WINDOW_S, self.now - start) if self.timeline.output_tokens else None
+
+    def progress(self, most: int) -> float:
+        """The share of `most` tokens that came; all of it once the turn is over."""
+        return 1.0 if isinstance(self.timeline.end, Finished) else min(1.0, self.timeline.output_tokens / most)
 
     def median_gap(self) -> float | None:
         """Median ITL so far; computed again only when 5 % more tokens came, since it sorts them all."""
@@ -119,10 +133,11 @@ def in_use(memory: Memory) -> float | None:
 
 @dataclass
 class LaneFold:
-    """All that is known of one lane."""
+    """All that is known of one lane. `target` is the most tokens that a turn can have."""
 
     rounds: int
     target: int
+    terms: Terms = field(default_factory=Terms)
     phase: str = "waiting"
     detail: list[Any] | None = None
     preparing: bool = False
@@ -153,7 +168,7 @@ class LaneFold:
 
     def _run(self, round_: int, event: Event) -> None:
         if self.turn is None or self.turn.number != round_:
-            self.turn, self.reset = Turn(round_), True
+            self.turn, self.reset = Turn(round_, Timeline(self.terms)), True
         self.turn.see(event)
         if isinstance(event, Request | Step):
             self.phase, self.detail = "running", None
@@ -173,7 +188,7 @@ class LaneFold:
             **figures,
             "memory": self.memory,
             "tokens": turn.timeline.output_tokens if turn else 0,
-            "progress": min(1.0, turn.timeline.output_tokens / self.target) if turn else 0.0,
+            "progress": turn.progress(self.target) if turn else 0.0,
             "lap": turn.number + 1 if turn else 0,
             "typical": self.typical_shown and self.rounds > 1,
             "why": f"{self.failed.why} {self.failed.hint}".strip() if self.failed else None,
@@ -227,8 +242,9 @@ class Race:
 
     def __init__(self, experiment: Experiment):
         self.experiment = experiment
-        target = experiment.workload.max_new_tokens * len(experiment.workload.prompts)
-        self.lanes = [LaneFold(experiment.rounds, target) for _ in experiment.lanes]
+        most = experiment.workload.max_new_tokens * experiment.workload.count
+        terms = Terms.of(experiment.workload)
+        self.lanes = [LaneFold(experiment.rounds, most, terms) for _ in experiment.lanes]
 
     def see(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -236,15 +252,9 @@ class Race:
 
     def start(self, **values: Any) -> str:
         """The first line of a log: what is going to happen."""
-        work = self.experiment.workload
-        return line(
-            "start",
-            title=self.experiment.title,
-            rounds=self.experiment.rounds,
-            prompts=len(work.prompts),
-            target=self.lanes[0].target,
-            **values,
-        )
+        of = self.experiment
+        facts = {"title": of.title, "rounds": of.rounds, "prompts": of.workload.count}
+        return line("start", **facts, target=self.lanes[0].target, **values)
 
     def tick(self, **values: Any) -> str:
         """A line with all that changed, or nothing when nothing did."""

@@ -13,6 +13,9 @@ from engine.spec import Experiment, Workload
 BREAK = "---"
 QUICK, VERDICT = 1, 8
 SAMPLING = ("temperature", "seed", "fixed_length", "chat")
+REQUESTS = ("system", "requests", "spread", "arrivals", "rate", "ttft_limit_ms", "tpot_limit_ms")
+PLAIN = (*SAMPLING, *REQUESTS, "max_new_tokens")
+"""Fields whose widgets hold their values as they are."""
 RANDOM = "random:"
 NOISE = "Random weights of a real architecture: nothing is fetched, and the text will be noise."
 
@@ -67,6 +70,18 @@ def sampling(start: Experiment) -> dict[str, Component]:
     }  # fmt: skip
 
 
+def requests(start: Experiment) -> dict[str, Component]:
+    """How many requests there are, when they come, and what counts as soon enough."""
+    fields, settings = Workload.model_fields, {"system": {"lines": 2, "max_lines": 6}}
+    return {
+        f"workload.{name}": control(
+            name, fields[name], value=getattr(start.workload, name), info=fields[name].description,
+            elem_classes=["row", "knob"], elem_id=name.replace("_", "-"), **settings.get(name, {}),
+        )
+        for name in REQUESTS
+    }  # fmt: skip
+
+
 def rounds(chosen: int) -> list[tuple[str, int]]:
     """A quick look, a verdict, and whatever a preset asks for."""
     known = [(f"{QUICK} · quick look", QUICK), (f"{VERDICT} · verdict", VERDICT)]
@@ -100,7 +115,7 @@ def about(model: str) -> str:
 def asked(values: dict[str, Any]) -> dict[str, Any]:
     """An experiment's plain data without its lanes."""
     fields = Workload.model_fields
-    data = {name: value(fields[name], values[f"workload.{name}"]) for name in (*SAMPLING, "max_new_tokens")}
+    data = {name: value(fields[name], values[f"workload.{name}"]) for name in PLAIN}
     prompts = [part.strip() for part in f"\n{values['workload.prompts']}\n".split(f"\n{BREAK}\n")]
     prompts = [part for part in prompts if part] or [""]
     return {
@@ -113,7 +128,7 @@ def asked(values: dict[str, Any]) -> dict[str, Any]:
 def shown(experiment: Experiment) -> dict[str, Any]:
     """The updates that show an experiment's workload: the inverse of `asked`."""
     work = experiment.workload
-    updates = {f"workload.{name}": getattr(work, name) for name in (*SAMPLING, "max_new_tokens")}
+    updates = {f"workload.{name}": getattr(work, name) for name in PLAIN}
     return {
         "model": gr.update(value=experiment.model),
         "workload.prompts": joined(experiment),

@@ -1,10 +1,10 @@
-// The three overlaid charts. Figures come from Python; colours from CSS variables, so that themes switch live.
+// The overlaid charts. Figures come from Python; colours from CSS variables, so that themes switch live.
 
 import { make, swatch } from "./units.js";
 
 let loading = null;
 
-function plotly(base) {
+export function plotly(base) {
   loading ??= new Promise((done, failed) => {
     const script = make("script", { src: `${base}plotly.min.js` });
     script.onload = () => done(window.Plotly);
@@ -27,17 +27,18 @@ export class Charts {
     });
   }
 
-  // Lay out empty charts. `figures` are plotly.py figures; their meta says id, title, unit and scale.
+  // Lay out empty charts. `figures` are plotly.py figures; their meta says id, title, unit and scale,
+  // and which series each lane has where there are several.
   build(figures) {
     this.resizer.disconnect();
     for (const chart of this.charts) if (window.Plotly) window.Plotly.purge(chart.plot);
     this.charts = figures.map((figure) => {
-      const { id, title, unit, scale } = figure.layout.meta;
+      const { id, title, unit, scale, series = [id] } = figure.layout.meta;
       const legend = make("span", { class: "legend" });
-      figure.data.forEach((trace, number) => legend.append(make("span", {}, swatch(number), trace.name)));
+      figure.data.slice(0, figure.data.length / series.length).forEach((trace, number) => legend.append(make("span", {}, swatch(number), trace.name)));
       const plot = make("div", { class: "plot", role: "img", "aria-label": `${title} in ${unit} over seconds, one line a lane` });
       const box = make("figure", { class: "chart", "data-chart": id }, make("figcaption", {}, make("b", {}, title), make("small", {}, unit), legend), plot);
-      return { id, figure, scale, plot, box };
+      return { id, figure, scale, series, plot, box };
     });
     this.root.replaceChildren(...this.charts.map((chart) => chart.box));
     this.charts.forEach((chart) => this.dirty.add(chart));
@@ -49,20 +50,27 @@ export class Charts {
 
   clear(lane) {
     for (const chart of this.charts) {
-      chart.figure.data[lane].x = [];
-      chart.figure.data[lane].y = [];
+      for (const trace of this.traces(chart, lane)) [trace.x, trace.y] = [[], []];
       this.dirty.add(chart);
     }
   }
 
   add(lane, points) {
     for (const chart of this.charts) {
-      const [xs, ys] = points[chart.id] ?? [[], []];
-      if (!xs.length) continue;
-      chart.figure.data[lane].x.push(...xs);
-      chart.figure.data[lane].y.push(...ys.map((y) => y * chart.scale));
-      this.dirty.add(chart);
+      this.traces(chart, lane).forEach((trace, number) => {
+        const [xs, ys] = points[chart.series[number]] ?? [[], []];
+        if (!xs.length) return;
+        trace.x.push(...xs);
+        trace.y.push(...ys.map((y) => y * chart.scale));
+        this.dirty.add(chart);
+      });
     }
+  }
+
+  // A lane's traces: one for each series of the chart, all lanes' first series before all lanes' second.
+  traces(chart, lane) {
+    const lanes = chart.figure.data.length / chart.series.length;
+    return chart.series.map((_, number) => chart.figure.data[number * lanes + lane]);
   }
 
   draw() {

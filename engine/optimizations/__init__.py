@@ -19,6 +19,8 @@ class Optimization(Part):
     always: ClassVar[bool] = False
     lossless: ClassVar[bool] = True
     """Greedy tokens in float32 are identical with and without it; a contract test holds it to that."""
+    shares: ClassVar[bool] = False
+    """Whether several requests share its steps."""
     moves: ClassVar[dict[str, str]] = {}
     """The claim: which metric goes `up` or `down`."""
     reasons: ClassVar[dict[str, str]] = {}

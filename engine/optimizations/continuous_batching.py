@@ -24,6 +24,7 @@ class ContinuousBatching(Optimization):
 
     title: ClassVar[str] = "Continuous batching"
     group: ClassVar[str] = "parallelism"
+    shares: ClassVar[bool] = True
     moves: ClassVar[dict[str, str]] = {"output_tok_per_s": "up", "queue_ms": "down", "ttft_ms": "down"}
     reasons: ClassVar[dict[str, str]] = {
         "faster": "each weight is read once for everybody, and a free place is filled at the next step",

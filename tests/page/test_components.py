@@ -7,10 +7,10 @@ import pytest
 
 from components import lanes, workload
 from components.controls import OFF, bounds, control, value
-from components.figures import figures
+from components.figures import crowded, figures
 from components.race import Race, line, replay
 from components.summary import summary
-from engine.event import Failed, Finished, Memory, Phase, Record, Request, Step
+from engine.event import Admitted, Failed, Finished, Memory, Phase, Record, Request, Step
 from engine.measure.machine import machine
 from engine.measure.result import result
 from engine.presets import presets
@@ -20,6 +20,10 @@ from engine.spec import Experiment, Lane
 
 def other(field: Any) -> Any:
     """A valid value of a knob that is not its default."""
+    if field.annotation is bool:
+        return not field.default
+    if field.annotation is str:
+        return "another"
     choices = getattr(field.annotation, "__args__", None)
     if choices:
         return next(choice for choice in choices if choice != field.default)
@@ -63,8 +67,8 @@ def test_numbers_from_a_browser_become_the_knobs_type():
 
 def test_a_switch_adds_off_to_the_choices():
     kind = optimizations()["bitsandbytes"].model_fields["kind"]
-    assert [choice for choice, _ in control("kind", kind, switch=True).choices] == [OFF, "int8", "nf4"]
-    assert [choice for choice, _ in control("kind", kind).choices] == ["int8", "nf4"]
+    assert [choice for choice, _ in control("kind", kind, switch=True).choices] == [OFF, "int8", "nf4", "fp4"]
+    assert [choice for choice, _ in control("kind", kind).choices] == ["int8", "nf4", "fp4"]
 
 
 @pytest.mark.parametrize("name", presets())
@@ -177,6 +181,50 @@ def test_the_summary_has_a_row_for_each_metric_that_is_known():
     assert speed["key"] == "output_tok_per_s" and speed["cells"][1]["ratio"] == pytest.approx(0.5, rel=1e-3)
     assert "weights_bytes" not in [row["key"] for row in shown["rows"]]
     assert shown["verdicts"][0]["lane"] == 1 and shown["lanes"][1]["identical"] is True
+
+
+CROWD = Experiment.read(
+    {
+        "workload": {"prompts": "x", "requests": 3, "arrivals": "at once", "max_new_tokens": 4, "spread": 0.5},
+        "lanes": {"A": {}, "B": {}},
+    }
+)
+
+
+def test_the_fourth_chart_is_for_requests_that_meet():
+    assert not crowded(EXPERIMENT) and crowded(CROWD)
+    in_turn = CROWD.model_copy(update={"workload": CROWD.workload.model_copy(update={"arrivals": "in turn"})})
+    batched = in_turn.model_copy(update={"lanes": {"A": Lane(opts={"batching": {}})}})
+    assert (crowded(in_turn), crowded(batched)) == (False, True)
+    assert [len(figures(["A", "B"], crowd)) for crowd in (False, True)] == [3, 4]
+    flight = figures(["A", "B"], True)[3]
+    assert flight["layout"]["meta"]["series"] == ["flight", "waiting"]
+    assert [trace["name"] for trace in flight["data"]] == ["A", "B", "A", "B"]
+
+
+def test_who_is_in_flight_and_who_waits_is_drawn_and_a_turn_ends_at_all_of_it():
+    events = [Request(1.0, number, 3) for number in range(3)]
+    events += [Step(1.1, (0, 1), ((1,), (1,)), waiting=1), Step(1.15, (0, 1), ((2,), (2,)), waiting=1)]
+    events += [Step(1.2, (0, 2), ((3,), (1,))), Finished(1.3)]
+    race = Race(CROWD)
+    race.see([Record(0, 0, event) for event in events])
+    delta = json.loads(race.tick())["lanes"]["0"]
+    assert delta["points"]["flight"][1][0] == 2 and delta["points"]["waiting"][1] == [1, 1, 0]
+    assert delta["points"]["waiting"][0][-1] == pytest.approx(0.2)
+    assert delta["tokens"] == 6 and delta["progress"] == 1.0
+    assert json.loads(race.start())["prompts"] == 3
+
+
+def test_rows_of_the_queue_appear_only_where_requests_arrive_by_the_clock():
+    def rows(experiment: Experiment) -> set[str]:
+        records = [Record(0, n, Request(1.0, number, 3)) for n in range(2) for number in range(2)]
+        records += [Record(0, n, Admitted(1.1, number)) for n in range(2) for number in range(2)]
+        records += [Record(0, n, Step(1.2, (0, 1), ((1,), (1,)))) for n in range(2)]
+        records += [Record(0, n, Finished(1.3)) for n in range(2)]
+        return {row["key"] for row in summary(result(experiment, machine().to_dict(), records), "done")["rows"]}
+
+    assert "queue_ms" in rows(CROWD) and "goodput_per_s" not in rows(CROWD)
+    assert "queue_ms" not in rows(EXPERIMENT)
 
 
 def test_a_chart_has_one_trace_a_lane_told_apart_twice():
