@@ -197,7 +197,8 @@ def plan_for(lane: Lane, model: str, machine: Any, shape: Architecture | None = 
     if device == "cuda" and not machine.gpus:
         raise Refusal("This machine has no NVIDIA GPU that torch can use.", "Set the device to auto or cpu.")
     shape = shape or (known(model) if lane.backend.needs_model else None)
-    plan = Plan(backend=lane.backend.name(), model=model, device=device, shape=shape)
+    has = {"cores": machine.cores, "gpus": len(machine.gpus)}
+    plan = Plan(backend=lane.backend.name(), model=model, device=device, shape=shape, **has)
     lane.backend.settle(plan)
     active = [opt for name, opt in lane.in_effect().items() if opt.supports(plan.backend) or name in lane.opts]
     for opt in active:

@@ -1,6 +1,6 @@
 """What can execute a lane, one backend a file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from engine.event import Event, Step
@@ -29,6 +29,14 @@ class Session:
     def run(self, plan: Plan, workload: Any, emit: Emit) -> None:
         """Generate for the whole workload, emitting Request and Step events. Raises Refusal for bad input."""
         raise AttributeError(f"{type(self).__name__} does not run")
+
+    def begin(self, plan: Plan, workload: Any) -> None:
+        """Get ready for `share`. Raises Refusal for bad input."""
+        raise AttributeError(f"{type(self).__name__} does not share")
+
+    def share(self, plan: Plan, requests: Sequence[int], arrived: Sequence[float] | None, emit: Emit) -> None:
+        """Generate for just these requests of the workload that began; `arrived` says when each of them came."""
+        raise AttributeError(f"{type(self).__name__} does not share")
 
     def say(self, step: Step) -> Step:
         """Put the text pieces into a step; called in the sender's thread, away from the timed one."""

@@ -7,14 +7,18 @@ from pydantic import Field
 from engine.optimizations import Optimization
 from engine.plan import Plan
 
+MOST_PER_CORE = 2
+"""More threads than two a core only wait for each other."""
+
 
 class Threads(Optimization):
     """Share each matrix product between processor cores.
 
-    One core alone cannot draw the memory's full bandwidth and has only its own arithmetic units; several
-    split the rows of every product between them. The gain ends where the memory is saturated, and more
-    threads than cores, or a neighbour on the same cores, make it slower. It is the simplest parallelism
-    there is: no accuracy is lost. Source: PyTorch notes, CPU threading and TorchScript inference.
+    Several cores split the rows of every product between them. Reading the prompt multiplies many tokens with
+    each weight, so it is arithmetic and gains with almost every core. Writing multiplies one token: it waits for
+    the memory, and where one core alone nearly draws the memory's full bandwidth, a second one gains little.
+    More threads than cores, or a neighbour on the same cores, make it slower. No accuracy is lost.
+    Source: PyTorch notes, CPU threading and TorchScript inference.
     """
 
     title: ClassVar[str] = "CPU threads"
@@ -22,7 +26,7 @@ class Threads(Optimization):
     moves: ClassVar[dict[str, str]] = {"ttft_ms": "down"}
     reasons: ClassVar[dict[str, str]] = {
         "slower": "fewer cores draw less memory bandwidth and do less arithmetic at once",
-        "same": "more cores do not speed up what this step waits for",
+        "same": "one token at a time waits for the memory, and more cores do not make that faster",
     }
 
     count: int = Field(
@@ -35,11 +39,35 @@ class Threads(Optimization):
             return "This machine has one core, so there is nothing to share."
         return None
 
+    def limits(self, machine: Any, model: Any = None) -> str | None:
+        most = MOST_PER_CORE * machine.cores
+        if self.count > most:
+            return f"{self.count} threads are too many for {machine.cores} cores: choose at most {most}."
+        return None
+
     def on_transformers(self, plan: Plan) -> None:
         plan.threads = self.count
-        plan.expected["threads"] = plan.threads
+        plan.expected["threads"] = self.count
 
     on_generate = on_transformers
+
+    def settle(self, plan: Plan) -> str | None:
+        """Every process of a lane has this many threads."""
+        processes, most = plan.replicas * plan.tensor_parallel, MOST_PER_CORE * plan.cores
+        if self.count * processes > most:
+            each = f"{self.count} threads in each of {processes} processes"
+            return f"{each} are too many for {plan.cores} cores: choose at most {max(1, most // processes)}."
+        return None
+
+    def because(self, other: "Threads | None", word: str) -> str | None:
+        """Fewer against more threads has another reason than more against fewer."""
+        if other is None:
+            return super().because(other, word)
+        if word == "faster":
+            return "more cores do more arithmetic at once" if self.count > other.count else None
+        if word == "slower" and self.count > other.count:
+            return "the threads spend more time waiting for each other than they save"
+        return self.reasons.get(word)
 
     def badge(self) -> str:
         return "1 thread" if self.count == 1 else f"{self.count} threads"

@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.event import TERMINAL, Event, Failed, Finished, Phase, from_dict
+import psutil
+
+from engine.event import TERMINAL, Event, Failed, Finished, Memory, Phase, from_dict
+from engine.run.memories import Memories
 
 ROOT = Path(__file__).resolve().parents[2]
 CANCEL_GRACE_S = 0.5
@@ -32,22 +36,36 @@ LIKELY_MEMORY = "Most likely the memory ran out: choose a smaller model, fewer b
 
 
 class Child:
-    """One worker. Its pipe is always drained by a thread, so a slow reader here never slows a step there."""
+    """One worker. Its pipe is always drained by a thread, so a slow reader here never slows a step there.
 
-    def __init__(self, threads: int | None = None, silence: dict[str, float] | None = None):
+    `command` starts something that starts the worker, as torchrun does; `extra` goes into its environment.
+    """
+
+    def __init__(
+        self,
+        threads: int | None = None,
+        silence: dict[str, float] | None = None,
+        command: list[str] | None = None,
+        extra: dict[str, str] | None = None,
+    ):
         self.silence = {**SILENCE_S, **(silence or {})}
         self.log: deque[str] = deque(maxlen=60)
         self.arrived: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.usable = True
         self.owed = 0
         self.used = time.monotonic()
+        self.memories = Memories()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "engine.run.worker"],
+            command or [sys.executable, "-m", "engine.run.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            cwd=ROOT, env=_environment(threads), start_new_session=True, text=True, encoding="utf-8",
+            cwd=ROOT, env=_environment(threads) | (extra or {}), start_new_session=True, text=True, encoding="utf-8",
         )  # fmt: skip
         threading.Thread(target=self._drain, name="drain", daemon=True).start()
         threading.Thread(target=self._keep_log, name="log", daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
 
     def open(self, lane: dict[str, Any]) -> None:
         """Let the worker import its libraries while others load; the next turn waits for it."""
@@ -90,10 +108,14 @@ class Child:
             yield event
 
     def kill(self) -> None:
-        """End the worker and everything it started."""
+        """End the worker and everything it started, also what has a session of its own, as torchrun's ranks have."""
         self.usable = False
+        family = _descendants(self.process.pid)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             with suppress(OSError):
@@ -118,20 +140,32 @@ class Child:
             self.usable = False
 
     def _drain(self) -> None:
+        """Pass on what the worker says; the ranks of one lane write to one pipe, and their memory is added up."""
         for line in self.process.stdout:
-            self.arrived.put(from_dict(json.loads(line)))
+            try:
+                data = json.loads(line)
+            except ValueError:  # a rank that broke has written into the middle of another's long line
+                self.log.append(line.rstrip())
+                continue
+            rank, event = data.pop("rank", 0), from_dict(data)
+            self.arrived.put(self.memories.add(rank, event) if isinstance(event, Memory) else event)
         self.arrived.put(None)
 
     def _keep_log(self) -> None:
         for line in self.process.stderr:
             self.log.append(line.rstrip())
 
+    def _rank_code(self, code: int) -> int:
+        """How the worker ended; torchrun itself ends with 1 and writes into the log how the first rank ended."""
+        found = (re.search(r"exitcode\s*: (-?\d+)", line) for line in self.log)
+        return next((int(match[1]) for match in found if match), code)
+
     def _hung(self, phase: str) -> Failed:
         why = f"The worker said nothing for {self.silence[phase]:.0f} s in phase {phase} and was ended."
         return Failed(time.perf_counter(), why, "Run again, or switch this lane's optimizations off one at a time.")
 
     def _died(self, phase: str) -> Failed:
-        code = self.process.wait()
+        code = self._rank_code(self.process.wait())
         if code >= 0:
             last = next((line for line in reversed(self.log) if line.strip()), "no message")
             return Failed(
@@ -148,6 +182,13 @@ class Child:
             )
         hint = "Run again; if it happens again, switch this lane's optimizations off one at a time."
         return Failed(time.perf_counter(), f"The worker crashed with {name} in phase {phase}.", hint)
+
+
+def _descendants(pid: int) -> list[int]:
+    try:
+        return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
 
 
 def _environment(threads: int | None) -> dict[str, str]:

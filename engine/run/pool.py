@@ -9,10 +9,15 @@ import psutil
 
 from engine.plan import Plan
 from engine.run.child import Child
+from engine.run.launch import launch
+from engine.run.replicas import Replicas
 
 KEEP = 4
 IDLE_S = 600.0
 FREE_SHARE = 0.2
+
+Workers = Child | Replicas
+"""What one lane runs in."""
 
 
 class Pool:
@@ -21,35 +26,35 @@ class Pool:
     def __init__(self, silence: dict[str, float] | None = None, idle_s: float = IDLE_S):
         self.silence, self.idle_s = silence, idle_s
         self.lock = threading.Lock()
-        self.idle: list[tuple[tuple, Child]] = []
-        self.leased: set[Child] = set()
+        self.idle: list[tuple[tuple, Workers]] = []
+        self.leased: set[Workers] = set()
         self.closed = False
 
-    def take(self, plan: Plan) -> Child:
+    def take(self, plan: Plan) -> Workers:
         """A warm worker that has this plan's model, or a new one."""
         key = plan.lease()
         with self.lock:
             for place, (known, child) in enumerate(self.idle):
-                if known == key and child.process.poll() is None:
+                if known == key and child.alive:
                     del self.idle[place]
                     break
             else:
-                child = Child(plan.threads, self.silence)
+                child = launch(plan, self.silence)
             self.leased.add(child)
         return child
 
-    def give_back(self, plan: Plan, child: Child) -> None:
+    def give_back(self, plan: Plan, child: Workers) -> None:
         """Keep the worker warm if it is healthy, and drop those that are too many, too old or too big."""
         with self.lock:
             self.leased.discard(child)
-            if child.usable and not self.closed and child.process.poll() is None:
+            if child.usable and not self.closed and child.alive:
                 self.idle.append((plan.lease(), child))
             else:
                 child.kill()
             self._trim()
 
     @contextmanager
-    def lease(self, plan: Plan) -> Iterator[Child]:
+    def lease(self, plan: Plan) -> Iterator[Workers]:
         child = self.take(plan)
         try:
             yield child

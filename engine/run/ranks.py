@@ -7,6 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 from engine.event import Step
+from engine.measure.machine import machine
+from engine.plan import Plan
+from engine.refusal import Refusal
+from engine.spec import Workload
 
 PATIENCE = timedelta(days=1)
 """How long a rank waits for the others: idle is no fault, and the parent ends a lane that says nothing."""
@@ -21,6 +25,7 @@ def pin(number: int) -> None:
     """Keep this process, and all threads that it starts from now on, on its group of PITLANE_CORES."""
     groups = os.environ.get("PITLANE_CORES", "").split(";")
     if groups[0]:
+        machine()  # looks once and remembers: plans are made for the whole machine, not for this process' cores
         os.sched_setaffinity(0, map(int, groups[number % len(groups)].split(",")))
 
 
@@ -33,6 +38,15 @@ def end_with_parent() -> None:
     lifeline.register(0, 0)
     lifeline.poll()
     os.killpg(0, signal.SIGKILL)
+
+
+def check(plan: Plan, workload: Workload) -> None:
+    """Raises Refusal for what the clock decides: each rank has its own look at it, and they would part."""
+    if workload.open_loop and plan.batch > 1:
+        raise Refusal(
+            "Ranks cannot agree on how many requests have arrived, so batches that fill by the clock are not possible.",
+            "Let requests come in turn, or switch static batching or tensor parallelism off.",
+        )
 
 
 class Ranks:

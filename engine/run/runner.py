@@ -14,8 +14,7 @@ from engine.event import TERMINAL, Event, Failed, Memory, Record
 from engine.measure.machine import machine
 from engine.plan import Plan
 from engine.refusal import Refusal
-from engine.run.child import Child
-from engine.run.pool import Pool
+from engine.run.pool import Pool, Workers
 from engine.spec import Experiment, plan_for
 
 ROOM = 1.3
@@ -32,7 +31,7 @@ class Run:
         self.cancelled = threading.Event()
         self.names = list(experiment.lanes)
         self.plans: dict[int, Plan] = {}
-        self.children: dict[int, Child] = {}
+        self.children: dict[int, Workers] = {}
         self.out: set[int] = set()
         self.largest = 0
 

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.backends import Session
-from engine.event import Event, Failed, Finished, Phase, Step, to_dict
+from engine.event import Event, Failed, Finished, Memory, Phase, Step, to_dict
 from engine.measure import memory
 from engine.measure.machine import machine
 from engine.plan import Plan
 from engine.refusal import Refusal
+from engine.registry import labs
+from engine.run import grid, ranks
 from engine.spec import Lane, Workload, plan_for
 
 MEMORY_EVERY_S = 0.1
@@ -29,21 +31,25 @@ class Cancelled(Exception):
 class Sender:
     """Writes events from a thread of its own, so that neither a slow reader nor the text's decoding delays a step."""
 
-    def __init__(self, descriptor: int):
-        self.descriptor = descriptor
+    def __init__(self, descriptor: int, rank: int = 0):
+        self.descriptor, self.rank = descriptor, rank
         self.waiting: queue.SimpleQueue = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._write, name="sender", daemon=True)
         self.thread.start()
 
     def put(self, event: Event, say: Callable[[Step], Step]) -> None:
-        self.waiting.put((event, say))
+        """Rank 0 speaks for all ranks of a lane; the others only of their own memory and of what broke them."""
+        own = isinstance(event, Memory) or (isinstance(event, Failed) and event.status != "cancelled")
+        if self.rank == 0 or own:
+            self.waiting.put((event, say))
 
     def _write(self) -> None:
         while True:
             event, say = self.waiting.get()
             if isinstance(event, Step):
                 event = say(event)
-            line = json.dumps(to_dict(event), separators=(",", ":")) + "\n"
+            named = {"rank": self.rank} if self.rank else {}
+            line = json.dumps({**to_dict(event), **named}, separators=(",", ":")) + "\n"
             view = memoryview(line.encode())
             while view:
                 view = view[os.write(self.descriptor, view) :]
@@ -54,16 +60,19 @@ class Worker:
 
     def __init__(self, sender: Sender):
         self.sender = sender
+        self.ranks: ranks.Ranks | None = None
         self.session: Session | None = None
         self.cancelled = threading.Event()
         self.costs: dict[str, float] = {}
         self.warm = self.used = False
         self._sampled = 0.0
         self._phase: tuple[str, float] | None = None
+        self._shared: Plan | None = None
+        self._served = 0
 
     def emit(self, event: Event) -> None:
         """What a session calls: passes the event on, samples memory between steps, and stops when asked to."""
-        if self.cancelled.is_set():
+        if self._stopped(event):
             raise Cancelled
         if isinstance(event, Phase):
             self._cost(event.name, event.t)
@@ -71,19 +80,58 @@ class Worker:
         if isinstance(event, Step) and event.t - self._sampled > MEMORY_EVERY_S:
             self._memory(event.t)
 
+    def join(self, rank: int) -> None:
+        """Meet the other ranks of this lane; until then its libraries are imported."""
+        self._cost("import", time.perf_counter())
+        self.ranks = ranks.Ranks(rank)
+
+    def _stopped(self, event: Event) -> bool:
+        """Ranks stop together: at a step, where all of them meet."""
+        if self.ranks:
+            return isinstance(event, Step) and self.ranks.agree(event, self.cancelled.is_set())
+        return self.cancelled.is_set()
+
     def turn(self, command: dict[str, Any]) -> None:
         """Run one command; its stream ends in exactly one Finished or Failed."""
         self.cancelled.clear()
+        lab = command["do"] == "lab"
         try:
-            plan = self._do(command)
-            end: Event = Finished(time.perf_counter(), self._effective(plan) if plan else {})
+            end: Event = Finished(time.perf_counter(), self._lab(command) if lab else self._lane(command))
         except Cancelled:
             end = Failed(time.perf_counter(), "Stopped.", "", "cancelled")
         except Refusal as refusal:
             end = Failed(time.perf_counter(), refusal.why, refusal.hint, "refused")
         except Exception as error:
-            end = explain(error)
+            end = explain(error, "lab" if lab else "lane")
         self.sender.put(end, _silent)
+
+    def _lane(self, command: dict[str, Any]) -> dict[str, Any]:
+        if command["do"] in ("serve", "end"):
+            return self._share(command)
+        plan = self._do(command)
+        return self._effective(plan) if plan else {}
+
+    def _share(self, command: dict[str, Any]) -> dict[str, Any]:
+        """A replica's part of a turn: requests of the workload that began, until the end asks what really ran."""
+        if command["do"] == "serve":
+            self.session.share(self._shared, command["requests"], command["arrived"], self.emit)
+            self._served += len(command["requests"])
+            return {}
+        self._memory(time.perf_counter())
+        own = {"pid": os.getpid(), "cores": sorted(os.sched_getaffinity(0)), "requests": self._served}
+        if self._shared.device == "cuda":
+            own["gpu"] = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return {**self._effective(self._shared), "replica": own}
+
+    def _lab(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Measure a lab's points, the whole grid unless `points` says which; returns what really ran."""
+        lab = labs()[command["lab"]].configured(command["knobs"])
+        if sentence := lab.settle(machine()):
+            raise Refusal(sentence)
+        self.emit(Phase(time.perf_counter(), "import"))
+        bench = lab.open(machine())
+        points = command.get("points") or lab.grid(machine())
+        return {**grid.measure(bench, points, lab.repeats, self.emit), **bench.facts()}
 
     def _do(self, command: dict[str, Any]) -> Plan | None:
         lane = Lane.model_validate(command["lane"])
@@ -91,8 +139,14 @@ class Worker:
             self._open(lane)
             return None
         workload = Workload.model_validate(command["workload"])
-        plan = plan_for(lane, command["model"], machine())
+        plan = plan_for(lane, command["model"], machine(), self.session and self.session.architecture)
+        if self.ranks:
+            ranks.check(plan, workload)
         memory.reset_peak()
+        if command["do"] == "begin":
+            self.session.begin(plan, workload)
+            self._shared, self._served = plan, 0
+            return None
         if command["do"] == "prepare":
             self._prepare(lane, plan, workload)
             memory.trim()
@@ -133,17 +187,21 @@ class Worker:
         return {**found, "unmet": plan.unmet(found), "notes": plan.notes, "costs": self.costs, "warm": self.warm}
 
 
-def explain(error: Exception) -> Failed:
-    """An exception as a sentence and a hint; the traceback goes to the log."""
+def explain(error: Exception, what: str = "lane") -> Failed:
+    """An exception of a lane or a lab as a sentence and a hint; the traceback goes to the log."""
     sys.excepthook(type(error), error, error.__traceback__)
     name, t = type(error).__name__, time.perf_counter()
     if isinstance(error, MemoryError) or "OutOfMemory" in name or "out of memory" in str(error).lower():
         hint = "Choose a smaller model, a number format with fewer bits, a smaller batch or fewer tokens."
-        return Failed(t, "The memory of this machine was not enough for this lane.", hint)
+        return Failed(t, f"The memory of this machine was not enough for this {what}.", hint)
+    if "gloo/transport" in str(error) or "ncclRemoteError" in str(error):
+        why = "One of this lane's ranks ended, and the others cannot go on without it."
+        return Failed(t, why, "Most likely the memory ran out: choose a smaller model, or run again.")
     if "CUDA error" in str(error):
         return Failed(t, f"The GPU reported an error: {_first_line(error)}.", "Run again: the worker is replaced.")
-    hint = "Run again; if it happens again, switch this lane's optimizations off one at a time."
-    return Failed(t, f"This lane broke with {name}: {_first_line(error)}.", hint)
+    smaller = {"lane": "switch this lane's optimizations off one at a time", "lab": "choose smaller sizes"}[what]
+    hint = f"Run again; if it happens again, {smaller}."
+    return Failed(t, f"This {what} broke with {name}: {_first_line(error)}.", hint)
 
 
 def _first_line(error: Exception) -> str:
@@ -173,11 +231,17 @@ def main() -> None:
     """Events leave on a duplicate of stdout; what libraries print goes to stderr and cannot corrupt them."""
     descriptor = os.dup(1)
     os.dup2(2, 1)
-    worker = Worker(Sender(descriptor))
+    rank = ranks.rank()
+    ranks.pin(rank or 0)
+    worker = Worker(Sender(descriptor, rank or 0))
     commands: queue.SimpleQueue = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(commands, worker), name="lifeline", daemon=True).start()
+    lifeline = (ranks.end_with_parent, ()) if rank else (_listen, (commands, worker))
+    threading.Thread(target=lifeline[0], args=lifeline[1], name="lifeline", daemon=True).start()
+    if rank is not None:
+        worker.join(rank)
     while True:
-        worker.turn(commands.get())
+        command = None if rank else commands.get()
+        worker.turn(worker.ranks.command(command) if worker.ranks else command)
 
 
 if __name__ == "__main__":

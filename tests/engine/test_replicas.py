@@ -7,9 +7,12 @@ import sys
 
 import psutil
 import pytest
+from rich.console import Console
 
-from engine.event import Failed, Memory, Request, Step
+from engine.console import Bars
+from engine.event import Failed, Finished, Memory, Record, Request, Step
 from engine.measure.machine import machine
+from engine.measure.result import result
 from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.run.child import ROOT
@@ -207,3 +210,24 @@ def test_more_replicas_than_cores_are_refused():
         with pytest.raises(Refusal, match="8 workers need 8"):
             plan_for(lane, "smollm2-135m", machine())
     assert Plan("simulated", "m", replicas=2).lease() != Plan("simulated", "m").lease()
+
+
+def test_the_figures_take_replicas_for_one_lane():
+    """Steps of several replicas interleave, and request 1 may enter before request 0: one lane all the same."""
+    chosen = experiment({"A": TWO}, prompts=["go", "on"], max_new_tokens=2)
+    events = [Request(10.002, 1, 1), Request(10.0, 0, 1), *(_step(t, r) for t, r in STEPS), Finished(10.5)]
+    records = [Record(0, 0, event) for event in events]
+    metrics = result(chosen, machine().to_dict(), records)["lanes"][0]["metrics"]
+    assert metrics["output_tok_per_s"] == pytest.approx(4 / 0.4)
+    assert metrics["ttft_ms"] == pytest.approx((100 + 108) / 2) and metrics["tpot_ms"] == pytest.approx((200 + 290) / 2)
+    bars = Bars(chosen, Console(quiet=True))
+    for record in records:
+        bars.see(record)
+    assert bars.lines[0].output_tokens == 4
+
+
+STEPS = ((10.1, 0), (10.11, 1), (10.3, 0), (10.4, 1))
+
+
+def _step(t: float, request: int) -> Step:
+    return Step(t, (request,), ((1,),), (("a",),))

@@ -41,7 +41,8 @@ def reason(over: dict, mine: dict, word: str, pairs: int = 8) -> str:
         ({}, LOOKUP, "slower", "wrong"),
         (LOOKUP, {}, "faster", "in lane A most guesses were wrong"),
         (LOOKUP, {}, "slower", "in lane A guesses copied"),
-        ({"threads": {"count": 1}}, {"threads": {"count": 2}}, "faster", ""),
+        ({"threads": {"count": 1}}, {"threads": {"count": 2}}, "faster", "more cores"),
+        ({"threads": {"count": 2}}, {"threads": {"count": 1}}, "faster", ""),
         (BF16, BF16, "faster", ""),
     ],
 )

@@ -11,11 +11,13 @@ import pytest
 from engine.event import Failed, Memory, Step
 from engine.measure.machine import machine
 from engine.optimizations.tensor_parallel import WITHOUT_PLAN
+from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.run.child import ROOT
 from engine.run.pool import Pool
+from engine.run.ranks import check
 from engine.run.runner import Run
-from engine.spec import Lane, plan_for
+from engine.spec import Lane, Workload, plan_for
 from tests.engine.groups import end, events, experiment, finished, gone, run, tokens, wait_until
 
 PROMPTS = ["abcabcabcabcab", "The lamp is lit. The lamp is", "x", "0123456789 " * 6]
@@ -41,17 +43,17 @@ def ranks(pool: Pool) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("opts", "temperature"),
-    [({}, 0.0), ({}, 1.0), ({"batching": {"size": 3}}, 0.0), ({"kv_cache": {"kind": "static"}}, 0.0), 
-     ({"kv_cache": {"kind": "off"}}, 0.0)],
+    ("opts", "more"),
+    [({}, {}), ({}, {"temperature": 1.0}), ({}, {"arrivals": "fixed", "rate": 50.0}), ({"batching": {"size": 3}}, {}),
+     ({"kv_cache": {"kind": "static"}}, {}), ({"kv_cache": {"kind": "off"}}, {})],
 )  # fmt: skip
-def test_two_ranks_write_what_one_process_writes(pool, tiny_model, opts, temperature):
+def test_two_ranks_write_what_one_process_writes(pool, tiny_model, opts, more):
     """In float32, token for token, greedy and sampled; and what is said to have run is read from the tensors.
 
     Seven products in each of two layers are cut, the embedding and the head; the norms are whole on both ranks.
     """
     lanes = {"A": {"device": "cpu", "opts": opts}, "B": {"device": "cpu", "opts": {**opts, **TWO}}}
-    work = {"prompts": PROMPTS, "max_new_tokens": 12, "temperature": temperature}
+    work = {"prompts": PROMPTS, "max_new_tokens": 12, **more}
     records = run(experiment(lanes, model=tiny_model, **work), pool)
     assert tokens(records, lane=1) == tokens(records, lane=0)
     plain, cut = finished(records, lane=0), finished(records, lane=1)
@@ -109,6 +111,13 @@ def test_no_rank_outlives_the_parent(tmp_path):
     assert wait_until(lambda: all(map(gone, family)), 30)
 
 
+def test_a_batch_that_fills_by_the_clock_is_refused():
+    by_the_clock = Workload(prompts=("a",), arrivals="fixed")
+    check(Plan("transformers", "m", tensor_parallel=2), by_the_clock)
+    with pytest.raises(Refusal, match="have arrived"):
+        check(Plan("transformers", "m", tensor_parallel=2, batch=2), by_the_clock)
+
+
 def test_heads_that_cannot_be_shared_are_refused():
     with pytest.raises(Refusal, match="9 attention heads and 3 key and value heads, which 2 ranks cannot share"):
         plan_for(Lane(device="cpu", opts=TWO), "smollm2-135m", machine())
@@ -118,7 +127,7 @@ def test_heads_that_cannot_be_shared_are_refused():
     "other", [{"replicas": {}}, {"torch_compile": {}, "kv_cache": {"kind": "static"}}, {"prompt_lookup": {}}]
 )
 def test_what_rewrites_or_multiplies_the_modules_is_refused(tiny_model, other):
-    with pytest.raises(Refusal, match="does not go with|whole model in one process"):
+    with pytest.raises(Refusal, match=r"does not go with|whole model in one process"):
         plan_for(Lane(device="cpu", opts={**TWO, **other}), str(tiny_model), machine())
 
 
@@ -133,7 +142,6 @@ def test_a_model_without_a_plan_is_refused_before_its_weights_are_read(tmp_path)
 
     from engine.models.resolve import Source
     from engine.models.sharded import load_sharded
-    from engine.plan import Plan
 
     BioGptConfig().save_pretrained(tmp_path)
     with pytest.raises(Refusal, match="no plan to cut a biogpt model"):
