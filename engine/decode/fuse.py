@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -125,6 +126,8 @@ def _check_kernels(model: Any) -> None:
         )
     if model.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise Refusal("The fused kernels are written in Triton, which needs an NVIDIA GPU.", "Switch them off.")
+    if not find_spec("triton"):
+        raise Refusal("The fused kernels need the triton package, which is not installed.", "pip install triton.")
 
 
 def _mergeable(model: Any) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:

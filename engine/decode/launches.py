@@ -11,6 +11,8 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from engine.decode.attention import found
+
 TOP = 12
 IDLE = {
     "alias", "as_strided", "detach", "diagonal", "empty", "empty_like", "empty_strided", "expand", "lift_fresh",
@@ -41,7 +43,13 @@ def launches(step: Callable[[], Any], device: torch.device) -> dict[str, Any]:
     events = profiler.events() or []
     work = [(_short(event.name), event.time_range.elapsed_us()) for event in (_kernels if cuda else _operators)(events)]
     calls = sum(bool(CALL.match(event.name)) for event in events) if cuda else len(work)
-    return {"unit": "kernels" if cuda else "operators", "total": len(work), "calls": calls, "top": _top(work)}
+    return {
+        "unit": "kernels" if cuda else "operators",
+        "total": len(work),
+        "calls": calls,
+        "attention": found(event.name for event in events),
+        "top": _top(work),
+    }
 
 
 def _top(work: list[tuple[str, float]]) -> list[dict[str, Any]]:

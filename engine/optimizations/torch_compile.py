@@ -37,6 +37,8 @@ class TorchCompile(Optimization):
     def unavailable(cls, machine: Any, model: Any = None) -> str | None:
         if not machine.compiler:
             return "torch.compile needs a C++ compiler (g++ or clang++) on this machine: install g++."
+        if machine.zero_gpu:
+            return "On a shared ZeroGPU the GPU is lent for one run at a time, so a compiled step cannot be kept."
         return None
 
     def on_transformers(self, plan: Plan) -> None:
