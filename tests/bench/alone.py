@@ -1,0 +1,90 @@
+"""Every optimization alone against the plain loop in float32: losers stay in the table."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from engine.measure.machine import machine
+from engine.refusal import Refusal
+from engine.registry import optimizations
+from engine.run.pool import Pool
+from engine.spec import Experiment, plan_for
+from tests.bench.measuring import PROMPT, faults, heading, line, measure, megabytes, middle, ratio
+from tests.bench.quality import kl_of
+from tests.engine.contract import Case, configurations, ids
+
+REPEAT = f"Repeat this text word for word:\n{PROMPT}"
+SEVERAL = [
+    "Why is the sky blue?", "Name three uses of a lighthouse and say who invented the first one.",
+    "Explain what a cache is to a ten-year-old.", "What is the difference between weather and climate?",
+    "Say in two sentences what a pit stop is.", "Describe the sea.", "Count from one to twenty in words.",
+    "What does a gearbox do?",
+]  # fmt: skip
+SYSTEM = f"You answer questions about the sea and its lights. {PROMPT} hundred years. Be brief and kind. " * 2
+LONG = " ".join([PROMPT] * 7)
+TOKENS = 48
+WORKLOADS: dict[str, dict[str, Any]] = {
+    "speculation": {"prompts": [REPEAT], "max_new_tokens": TOKENS},
+    "kv cache": {"prompts": [LONG], "max_new_tokens": TOKENS, "chat": False},
+    "attention": {"prompts": [LONG], "max_new_tokens": 16, "chat": False},
+    "parallelism": {"prompts": SEVERAL, "max_new_tokens": 24},
+    "prefix_reuse": {"prompts": SEVERAL, "system": SYSTEM, "max_new_tokens": 8},
+}
+"""What an optimization is tried on, by its name or its group: where it can show what it does."""
+PLAIN = {"prompts": [PROMPT], "max_new_tokens": TOKENS, "chat": False}
+TITLES = ("optimization", "workload", "TTFT A / B, ms", "TPOT A / B, ms", "TTFT ratio", "TPOT ratio", "tok/s ratio",
+          "weights A / B, MB", "peak A / B, MB", "KL, top-1", "same tokens", "expected", "note")  # fmt: skip
+
+
+def cases() -> Iterator[tuple[Case, str]]:
+    """What can run here, and with an empty case why the others cannot."""
+    for case in configurations():
+        name, knobs = case
+        opt = optimizations()[name](**knobs)
+        if opt.always and not knobs:
+            continue
+        lane = Experiment.read({"workload": PLAIN, "lanes": {"B": {"opts": dict([case])}}}).lanes["B"]
+        try:
+            plan_for(lane, "smollm2-135m", machine())
+            yield case, ""
+        except Refusal as refusal:
+            yield case, refusal.why
+
+
+def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
+    """Print the table; returns all figures by case."""
+    print(heading(*TITLES))
+    kept = {}
+    for case, why in cases():
+        label = ids(case)
+        if only and not label.startswith(tuple(only)):
+            continue
+        if why:
+            print(line(label, *["–"] * (len(TITLES) - 2), f"not here: {why}"), flush=True)
+            continue
+        name, _ = case
+        part = optimizations()[name]
+        kind = name if name in WORKLOADS else part.group
+        lanes = {"A": {}, "B": {"opts": dict([case])}}
+        data = {"rounds": rounds, "model": model, "workload": WORKLOADS.get(kind, PLAIN), "lanes": lanes}
+        kept[label] = found = measure(Experiment.read(data), pool)
+        print(row(label, kind, case, found), flush=True)
+    return kept
+
+
+def row(label: str, kind: str, case: Case, found: dict[str, Any]) -> str:
+    first, second = found["lanes"]
+    part = optimizations()[case[0]]
+
+    def both(metric: str) -> str:
+        return f"{middle(first, metric)} / {middle(second, metric)}"
+
+    expected = ", ".join(f"{metric} {way}" for metric, way in part.moves.items())
+    compiled = second["phases"]["compile_s"]
+    return line(
+        label, kind if kind in WORKLOADS else "short prompt", both("ttft_ms"), both("tpot_ms"),
+        ratio(found, "ttft_ms"), ratio(found, "tpot_ms"), ratio(found, "output_tok_per_s"),
+        f"{megabytes(first, 'weights')} / {megabytes(second, 'weights')}",
+        f"{megabytes(first, 'peak')} / {megabytes(second, 'peak')}",
+        kl_of(case), str(second["equality"]["identical"]), expected,
+        " ".join(filter(None, (f"compiled for {compiled:.0f} s." if compiled else "", faults(found)))),
+    )  # fmt: skip

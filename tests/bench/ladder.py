@@ -1,0 +1,65 @@
+"""The best of several: combinations against transformers' generate, in one interleaved run each."""
+
+from typing import Any
+
+from engine.run.pool import Pool
+from engine.spec import Experiment
+from tests.bench.measuring import PROMPT, faults, heading, line, measure, middle, ratio
+
+BFLOAT16 = {"precision": {"dtype": "bfloat16"}}
+AUTOTUNED = {"torch_compile": {"mode": "max-autotune"}}
+REPEAT = f"Repeat this text word for word:\n{PROMPT}"
+SHORT = {"prompts": [PROMPT], "max_new_tokens": 64, "chat": False}
+COPY = {"prompts": [REPEAT], "max_new_tokens": 64}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "own loop, float32": (SHORT, {}, {}),
+    "own loop, bfloat16": (SHORT, BFLOAT16, BFLOAT16),
+    "compiled, float32 (lossless)": (SHORT, {}, {"torch_compile": {}}),
+    "own weights in bfloat16 as draft, float32 (lossless)": (SHORT, {}, {"draft_model": {"model": "self"}}),
+    "prompt lookup, float32, text to copy (lossless)": (COPY, {}, {"prompt_lookup": {"guesses": 10}}),
+    "compiled + prompt lookup, float32, text to copy (lossless)": (
+        COPY, {}, {"torch_compile": {}, "prompt_lookup": {"guesses": 10}},
+    ),
+    "compiled, bfloat16": (SHORT, BFLOAT16, {**BFLOAT16, "torch_compile": {}}),
+    "compiled, autotuned, bfloat16": (SHORT, BFLOAT16, {**BFLOAT16, **AUTOTUNED}),
+    "compiled, autotuned, bfloat16 against float32": (SHORT, {}, {**BFLOAT16, **AUTOTUNED}),
+    "compiled, autotuned, bfloat16 + prompt lookup against float32, text to copy": (
+        COPY, {}, {**BFLOAT16, **AUTOTUNED, "prompt_lookup": {"guesses": 10}},
+    ),
+}  # fmt: skip
+"""Name: the workload, what generate has switched on, and what our loop has."""
+TITLES = (
+    "our loop against generate",
+    "TPOT A / B, ms",
+    "TPOT ratio",
+    "tok/s ratio",
+    "verdict",
+    "compile",
+    "same",
+    "note",
+)
+
+
+def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
+    """Print the table; returns all figures by case."""
+    print(heading(*TITLES))
+    kept = {}
+    for name, (workload, reference, opts) in CASES.items():
+        if only and not name.startswith(tuple(only)):
+            continue
+        lanes = {"A": {"backend": "generate", "opts": reference}, "B": {"opts": opts}}
+        data = {"rounds": rounds, "model": model, "workload": workload, "lanes": lanes}
+        kept[name] = found = measure(Experiment.read(data), pool)
+        print(row(name, found), flush=True)
+    return kept
+
+
+def row(name: str, found: dict[str, Any]) -> str:
+    first, second = found["lanes"]
+    compiled = second["phases"]["compile_s"]
+    word = next((v["word"] for v in found["verdicts"]), "–")
+    return line(
+        name, f"{middle(first, 'tpot_ms')} / {middle(second, 'tpot_ms')}", ratio(found, "tpot_ms"),
+        ratio(found, "output_tok_per_s"), word, f"{compiled:.0f} s" if compiled else "–",
+        str(second["equality"]["identical"]), faults(found),
+    )  # fmt: skip
