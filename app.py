@@ -17,7 +17,7 @@ from fastapi.responses import FileResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from components.lanes import rules
+from components import labs, lanes
 from components.page import Page
 from components.theme import STATIC, head, theme
 from engine.run.jobs import Jobs
@@ -65,7 +65,7 @@ def build(jobs: Jobs) -> FastAPI:
         mcp_server=False,
         pwa=False,
         theme=theme(),
-        head=head(rules()),
+        head=head(lanes.rules() + labs.rules()),
     )
 
 

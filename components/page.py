@@ -14,6 +14,8 @@ import gradio as gr
 from components import figures, workload
 from components.header import header
 from components.history import history, listed
+from components.lab_figures import pictures
+from components.labs import Labs
 from components.lanes import Lanes, badges, checked, collected, copied, grown, shrunk, spread
 from components.lessons import lessons
 from components.race import Race, line, replay
@@ -34,13 +36,13 @@ BROKEN = "Something broke on the server; its log says what. Press Run to try aga
 log = logging.getLogger("pitlane.page")
 
 
-def setup(lanes: dict[str, Lane]) -> str:
+def setup(lanes: dict[str, Lane], crowd: bool = False) -> str:
     """What the stage shows while nothing runs, as JSON."""
     cards = [
         {"name": name, "badges": badges(one), "simulated": one.backend.name() == "simulated"}
         for name, one in lanes.items()
     ]
-    return json.dumps({"lanes": cards, "tips": TIPS, "figures": figures.figures(list(lanes))})
+    return json.dumps({"lanes": cards, "tips": TIPS, "figures": figures.figures(list(lanes), crowd)})
 
 
 class Page:
@@ -64,6 +66,7 @@ class Page:
                     self.stage = stage(setup(self.first.lanes))
                     self.history = history()
                     lessons()
+            self._labs()
             self._wire(blocks)
         return blocks.queue(max_size=128, default_concurrency_limit=16)
 
@@ -84,6 +87,14 @@ class Page:
         self.lanes = Lanes(self.first.lanes)
         with gr.Accordion("Sampling and template", open=False, elem_id="sampling"):
             self.work |= workload.sampling(self.first)
+        with gr.Accordion("Requests and arrivals", open=False, elem_id="requests-arrivals"):
+            self.work |= workload.requests(self.first)
+
+    def _labs(self) -> None:
+        """The second place of the page, below the race, with its own buttons and its own picture."""
+        room = Labs(self.jobs, pictures)
+        room.build()
+        room.wire(self.owner)
 
     def _wire(self, blocks: gr.Blocks) -> None:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -206,7 +217,7 @@ class Page:
         return follow(self.jobs, run, race, opening, line, partial(self._closing, run))
 
     def _opening(self, run: str, experiment: Experiment, **values: Any) -> dict[str, Any]:
-        shown = json.loads(setup(experiment.lanes))
+        shown = json.loads(setup(experiment.lanes, figures.crowded(experiment)))
         return {"run": run, "log": uuid.uuid4().hex, "replay": False, **shown, **values}
 
     def _closing(self, run: str, state: str) -> str:

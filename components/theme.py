@@ -6,7 +6,7 @@ import gradio as gr
 from gradio.themes.utils.fonts import LocalFont
 
 STATIC = Path(__file__).parent / "static"
-SHEETS = ("page.css", "stage.css")
+SHEETS = ("page.css", "stage.css", "lab.css")
 
 
 def theme() -> gr.themes.Base:

@@ -16,6 +16,7 @@ from engine.part import Part
 
 GROUPS = ("quantization", "kv cache", "speculation", "parallelism", "fusion", "attention")
 """The families of optimizations in the order in which people meet them."""
+LAB_GROUPS = ("loop tiling", "attention", "parallelism")
 
 
 @cache
@@ -34,8 +35,9 @@ def backends() -> dict[str, type[Backend]]:
 
 @cache
 def labs() -> dict[str, type[Lab]]:
-    """Every lab by its file's name."""
-    return _parts(engine.labs, Lab)
+    """Every lab by its file's name, the tiles first."""
+    found = _parts(engine.labs, Lab)
+    return dict(sorted(found.items(), key=lambda item: (LAB_GROUPS.index(item[1].group), item[1].title)))
 
 
 def _parts(package: ModuleType, base: type[Part]) -> dict[str, Any]:

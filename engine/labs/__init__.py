@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Any, ClassVar, Self
 
 from pydantic import ValidationError
@@ -67,6 +68,8 @@ class Lab(Part):
     across: ClassVar[Axis]
     along: ClassVar[Axis]
     shown: ClassVar[tuple[Axis, ...]]
+    names: ClassVar[dict[str, str]] = {}
+    """What a person calls the values of `along`, where they are words."""
     lower: ClassVar[bool] = False
     """Whether less of the first value shown is better."""
 
@@ -100,6 +103,10 @@ class Lab(Part):
         """One point of the user's own choice. Raises Refusal where there can be none."""
         raise Refusal(f"{self.title} measures its own points only.", "Change its knobs and run it again.")
 
+    def reach(self, machine: Any) -> tuple[list[int], list[int]] | None:
+        """The values across and along between which a user may move a point of their own; None where they may not."""
+        return None
+
     def predict(self, point: Values, machine: Any) -> Values:
         """What is known of a point before it is measured, for instance `bytes`, its working set."""
         return {}
@@ -132,8 +139,14 @@ class Lab(Part):
         return {
             "name": self.name(), "title": self.title, "picture": self.picture, "device": self.place(machine),
             "across": asdict(self.across), "along": asdict(self.along), "shown": [asdict(axis) for axis in self.shown],
-            "lower": self.lower,
+            "lower": self.lower, "reach": self.reach(machine), "names": self.names,
         }  # fmt: skip
+
+
+def ladder(highest: int, steps: int = 4) -> list[int]:
+    """Whole numbers from 1 to `highest` that grow alike, about `steps` of them for each doubling."""
+    rungs = (round(2 ** (rung / steps)) for rung in range(64 * steps))
+    return sorted({highest, *takewhile(lambda rung: rung < highest, rungs)})
 
 
 def has_gpu(machine: Any) -> bool:

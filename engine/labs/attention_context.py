@@ -36,6 +36,7 @@ class AttentionContext(Lab):
     across: ClassVar[Axis] = Axis("context", "Context", "tokens")
     along: ClassVar[Axis] = Axis("kernel", "Kernel", log=False)
     shown: ClassVar[tuple[Axis, ...]] = (Axis("ms", "Time", "ms"), Axis("extra_mb", "Peak extra memory", "MB"))
+    names: ClassVar[dict[str, str]] = KERNELS
     lower: ClassVar[bool] = True
 
     longest: Literal[512, 1024, 2048, 4096, 8192, 16384, 32768] = Field(

@@ -25,6 +25,7 @@ class ThreadScaling(Lab):
     title: ClassVar[str] = "Scaling with threads"
     group: ClassVar[str] = "parallelism"
     picture: ClassVar[str] = "curves"
+    names: ClassVar[dict[str, str]] = KINDS
     across: ClassVar[Axis] = Axis("count", "Threads", log=False)
     along: ClassVar[Axis] = Axis("kind", "Work", log=False)
     shown: ClassVar[tuple[Axis, ...]] = (

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from engine.labs import Axis, Bench, Lab, LeftOut, Values, apart, fits, has_gpu, size, times
+from engine.labs import Axis, Bench, Lab, LeftOut, Values, apart, fits, has_gpu, ladder, size, times
 from engine.refusal import Refusal
 
 KEYS_CPU, QUERIES_CPU = (16, 32, 64, 128, 256, 512, 1024, 2048), (4, 16, 64, 256)
@@ -73,6 +73,11 @@ class TiledAttention(Lab):
         queries = [count for count in (QUERIES_CUDA if cuda else QUERIES_CPU) if count <= self.context]
         tiles = [{"kind": "tile", "keys": k, "queries": q} for q in queries for k in keys]
         return [{"kind": "untiled"}, {"kind": "library"}, *tiles]
+
+    def reach(self, machine: Any) -> tuple[list[int], list[int]]:
+        if self.place(machine) == "cuda":
+            return list(KEYS_CUDA), list(QUERIES_CUDA)
+        return ladder(self.context), ladder(min(self.context, 512))
 
     def point(self, across: Any, along: Any, machine: Any) -> Values:
         keys, queries = int(across), int(along)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from engine.labs import NOTABLE, Axis, Bench, Lab, LeftOut, Values, apart, fits, has_gpu, middle, size, times
+from engine.labs import NOTABLE, Axis, Bench, Lab, LeftOut, Values, apart, fits, has_gpu, ladder, middle, size, times
 from engine.refusal import Refusal
 
 ROWS_CPU, TOKENS_CPU = (4, 16, 64, 256, 1024, 4096, 8192, 16384), (1, 2, 4, 8)
@@ -70,6 +70,11 @@ class TiledProduct(Lab):
         tiles = [{"kind": "tile", "rows": r, "tokens": t} for t in blocks for r in rows + whole]
         untiled = {"kind": "untiled"} if cuda else {"kind": "untiled", "rows": self.rows, "tokens": 1}
         return [untiled, {"kind": "library"}, *(tile for tile in tiles if tile | {"kind": "untiled"} != untiled)]
+
+    def reach(self, machine: Any) -> tuple[list[int], list[int]]:
+        if self.place(machine) == "cuda":
+            return list(ROWS_CUDA), list(TOKENS_CUDA)
+        return ladder(self.rows), list(TOKENS_CPU)
 
     def point(self, across: Any, along: Any, machine: Any) -> Values:
         rows, tokens = int(across), int(along)

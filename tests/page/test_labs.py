@@ -1,0 +1,123 @@
+"""The labs on the page: pictures as pure functions of points, and real runs in a real browser on a small grid."""
+
+import json
+
+import pytest
+
+from components.lab_figures import pictures
+from engine.event import Point
+from engine.measure.machine import machine
+from engine.measure.points import Points
+from engine.registry import labs
+from tests.page.site import shot
+
+SMALL = {"rows": "64", "depth": "64", "tokens": "4"}
+
+
+def measured(name: str, **knobs) -> dict:
+    """A result with made-up times: the later a point stands in the grid, the longer it takes."""
+    lab = labs()[name](**knobs)
+    points = Points(lab, lab.grid(machine()), machine())
+    for index, _ in enumerate(points.wanted):
+        points.see(Point(0.0, {"index": index, "seconds": 0.001 * (index + 1), "extra_bytes": 1 << 20}))
+    return points.result()
+
+
+@pytest.mark.parametrize("name", labs())
+def test_every_lab_has_a_picture_before_and_after(name):
+    lab = labs()[name]()
+    empty = Points(lab, lab.grid(machine()), machine()).result()
+    for result in (empty, measured(name)):
+        figures = json.loads(json.dumps(pictures(result)))
+        assert figures and all("<script" not in json.dumps(figure) for figure in figures)
+        assert [figure["layout"]["meta"]["title"] for figure in figures]
+
+
+def test_a_heat_map_has_a_cell_for_each_tile_and_a_frame_round_the_best():
+    result = measured("tiled_product", device="cpu")
+    (figure,) = pictures(result)
+    trace, shapes = figure["data"][0], figure["layout"]["shapes"]
+    cells = [value for line in trace["z"] for value in line if value is not None]
+    assert len(cells) == sum("rows" in point for point in result["points"])
+    (frame,) = [one for one in shapes if one["name"] == "best"]
+    x, y = int(frame["x0"] + 0.5), int(frame["y0"] + 0.5)
+    assert trace["z"][y][x] == result["best"]["gflops"]
+    assert "Predicted: working set" in trace["customdata"][y][x][0]
+    if result["machine"]["caches"]:
+        assert any(one["name"] == "border" for one in shapes)
+
+
+def test_a_border_stands_where_the_working_set_outgrows_the_cache():
+    result = measured("tiled_product", device="cpu")
+    result["machine"]["caches"] = {"L2": 1 << 20}
+    (figure,) = pictures(result)
+    borders = {(one["x0"], one["y0"]) for one in figure["layout"]["shapes"] if one["name"] == "border"}
+    assert borders == {(3.5, row - 0.5) for row in range(4)}  # 256 rows are 0.6 MB, 1,024 rows are 2.3 MB
+
+
+def test_curves_leave_out_what_could_not_run():
+    lab = labs()["attention_context"](longest=512)
+    points = Points(lab, lab.grid(machine()), machine())
+    for index, point in enumerate(points.wanted):
+        gone = point["kernel"] == "efficient"
+        points.see(
+            Point(0.0, {"index": index, **({"left_out": "No."} if gone else {"seconds": 0.01, "extra_bytes": 9})})
+        )
+    time, memory = pictures(points.result())
+    assert [trace["name"] for trace in time["data"]] == ["eager", "SDPA math", "SDPA flash"]
+    assert all(len(trace["x"]) == 3 for trace in (*time["data"], *memory["data"]))
+
+
+@pytest.fixture
+def lab_page(visit):
+    page = visit()
+    page.wait_for_selector(".lab .picture .plot-container")
+    for knob, text in SMALL.items():
+        page.fill(f"#lab-tiled_product-{knob} input", text)
+    page.fill("#lab-tiled_product-repeats input[type=number]", "2")
+    page.locator("#lab-tiled_product-repeats input[type=number]").blur()
+    page.wait_for_function("document.querySelector('.lab .picture').data[0].z[0].length == 3")
+    return page
+
+
+@pytest.mark.browser
+def test_a_lab_runs_and_a_tile_is_moved(lab_page):
+    page = lab_page
+    page.click("#lab-run")
+    page.wait_for_selector(".lab[data-state=done]")
+    assert page.inner_text(".lab .title").startswith("Best: ")
+    assert page.locator(".lab .reference").count() == 2
+    grid = page.evaluate("document.querySelector('.lab .picture').data[0].z")
+    assert all(value > 0 for line in grid for value in line)
+    assert page.is_enabled("#lab-run") and page.is_disabled("#lab-stop")
+    page.locator(".lab input[data-axis=across]").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(".lab .told:has-text('GFLOP/s')")
+    assert page.inner_text(".lab .title").startswith("Best: ")
+    shot(page, "lab")
+
+
+@pytest.mark.browser
+def test_a_lab_can_be_stopped_and_run_again(lab_page):
+    page = lab_page
+    page.fill("#lab-tiled_product-rows input", "49152")
+    page.fill("#lab-tiled_product-repeats input[type=number]", "30")
+    page.locator("#lab-tiled_product-repeats input[type=number]").blur()
+    page.wait_for_function("document.querySelector('.lab .picture').data[0].z[0].length == 9")
+    page.click("#lab-run")
+    page.wait_for_selector(".lab[data-state=runs]")
+    page.click("#lab-stop")
+    page.wait_for_selector(".lab[data-state=failed] .title:has-text('Stopped')")
+    page.wait_for_selector("#lab-run:not([disabled])")
+
+
+@pytest.mark.browser
+def test_a_wrong_knob_is_a_sentence_and_another_lab_has_its_own_knobs(lab_page):
+    page = lab_page
+    page.fill("#lab-tiled_product-rows input", "3")
+    page.click("#lab-run")
+    page.wait_for_selector(".lab[data-state=refused] .title:has-text('greater than or equal to 16')")
+    page.click("#lab-choice label:has-text('Scaling with threads')")
+    page.wait_for_selector(".lab[data-lab=thread_scaling]")
+    assert page.is_visible("#lab-thread_scaling-read_mb") and page.is_hidden("#lab-tiled_product-rows")
+    assert page.locator(".lab .picture").count() == 2
