@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from engine.decode.stepper import Cached, Forward, Stepper, take_back
+from engine.decode.stepper import Cached, Forward, Stepper, cache_argument, take_back
 from engine.refusal import Refusal
 
 
@@ -52,7 +52,8 @@ class Shallow(Stepper):
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         forward = self.compiled or self.model.forward
-        return forward(ids, past_key_values=self.whole.cache, use_cache=True, logits_to_keep=1).logits
+        kept = {cache_argument(type(self.model)): self.whole.cache}
+        return forward(ids, use_cache=True, logits_to_keep=1, **kept).logits
 
     def rollback(self, tokens: int) -> None:
         take_back(self.whole.cache.layers[: self.layers], tokens)

@@ -148,6 +148,8 @@ class GenerateSession(Loaded):
 
     def change(self, plan: Plan, model: Any) -> Any:
         self.watch = assisted.Watch(model)
+        if plan.speculation and plan.speculation.get("layers"):
+            assisted.check_cut(model)
         return super().change(plan, model)
 
     def begin(self, plan: Plan, workload: Any) -> Batch:

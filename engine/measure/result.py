@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from engine.event import Failed, Record
+from engine.measure.acceptance import speculation
 from engine.measure.metrics import METRICS, acceptance, itl_ms, percentile
 from engine.measure.timeline import Terms, Timeline
 from engine.measure.verdict import MIN_PAIRS, Verdict, judge
@@ -87,6 +88,7 @@ def _lane(experiment: Experiment, name: str, fold: LaneFold, reference: LaneFold
         "phases": {cost: costs.get(cost) for cost in COSTS},
         "rounds": [_round(line) for _, line in sorted(rounds.items())],
         "metrics": _metrics(list(rounds.values())),
+        "speculation": speculation(rounds.values()),
         "memory": _memory(fold),
         "tokens": [line.tokens for _, line in sorted(newest.requests.items())] if newest else [],
         "text": [newest.text(request) for request in sorted(newest.requests)] if newest else [],
@@ -105,6 +107,7 @@ def _round(line: Timeline) -> dict[str, Any]:
         "drafted": line.drafted if line.drafted >= line.accepted else None,  # generate does not tell its guesses
         "accepted": line.accepted,
         "tokens_per_step": acceptance(line),
+        "speculation": speculation([line]),
     }
 
 

@@ -77,7 +77,7 @@ class Timeline:
     """One turn. Small and mutable, with one method `see`; the metrics read it.
 
     `answered` counts the requests of every step, all steps together, `peak` the most in one step, and
-    `queue` the most that waited at once.
+    `queue` the most that waited at once. `guessed` holds, for each step with guesses, how many and how many were right.
     """
 
     terms: Terms = Terms()
@@ -90,6 +90,7 @@ class Timeline:
     queue: int = 0
     drafted: int = 0
     accepted: int = 0
+    guessed: list[tuple[int, int]] = field(default_factory=list)
     end: Finished | Failed | None = None
 
     def see(self, event: Event) -> None:
@@ -115,6 +116,8 @@ class Timeline:
         self.queue = max(self.queue, step.waiting)
         self.drafted += step.drafted
         self.accepted += step.accepted
+        if step.drafted or step.accepted:
+            self.guessed.append((step.drafted, step.accepted))
         texts = step.text or ((),) * len(step.requests)
         for request, tokens, text in zip(step.requests, step.tokens, texts, strict=True):
             self.requests[request].see(step.t, tokens, text, step.accepted)

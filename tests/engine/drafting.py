@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 
 from engine.decode.drafting import Drafting
@@ -21,6 +22,15 @@ KNOBS = {
     "draft_model": {},
     "early_exit": {"layers": 1},
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Models this small only lose by sharing their work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def plan(kind: str, cache: str = "dynamic", guesses: int = 4, adaptive: bool = False) -> Plan:

@@ -24,7 +24,9 @@ def test_it_explains_itself(name):
     assert part().badge()
     for knob, field in part.model_fields.items():
         assert field.description and field.title, f"{name}.{knob} says nothing about itself"
-        bounded = {type(bound).__name__ for bound in field.metadata} >= {"Ge", "Le"}
+        limits = {type(bound).__name__ for bound in field.metadata}
+        limits |= {limit for bound in field.metadata for limit in getattr(bound, "__dict__", ())}
+        bounded = limits >= ({"MaxLen", "pattern"} if field.annotation is str else {"Ge", "Le"})
         assert bounded or get_origin(field.annotation) is Literal or field.annotation is bool, f"{name}.{knob}"
 
 

@@ -55,7 +55,7 @@ def workload(**parts) -> dict:
         (lane(opts={"quantise": {}}), "there are precision, bitsandbytes"),
         (lane(opts={"kv_cache": {"kind": "huge"}}), "'off', 'dynamic' or 'static'"),
         (lane(opts={"prompt_lookup": {"guesses": 99}}), "less than or equal to 16"),
-        (lane(opts={"prompt_lookup": {"guess": 3}}), "it has guesses, ngram"),
+        (lane(opts={"prompt_lookup": {"guess": 3}}), "it has guesses, adaptive, ngram"),
         (lane(opts={"prompt_lookup": 3}), "a table of knobs"),
         (lane(opts=[]), "opts is a table"),
         (lane(device="tpu"), "device"),

@@ -3,6 +3,7 @@
 import pytest
 
 from engine.event import Phase, Request, Step
+from engine.measure.acceptance import speculation
 from engine.measure.metrics import METRICS, acceptance, itl_ms, percentile
 from engine.measure.timeline import Timeline
 
@@ -41,6 +42,24 @@ def test_tokens_accepted_in_one_step_share_its_time():
     assert METRICS["tpot_ms"].read(timeline) == pytest.approx(100)
     assert acceptance(timeline) == pytest.approx(3)
     assert timeline.requests[0].accepted == [False, True, True, False]
+
+
+def test_guesses_are_counted_by_their_place_in_the_draft():
+    """Three steps with guesses: 2 of 4, none of 2, all of 1; and one without."""
+    steps = [((2, 3, 4), 4, 2), ((5,), 2, 0), ((6, 7), 1, 1), ((8,), 0, 0)]
+    events = [Step(0.2 + n, (0,), (new,), drafted=d, accepted=a) for n, (new, d, a) in enumerate(steps)]
+    found = speculation([line(Request(0.0, 0, 4), Step(0.1, (0,), ((1,),)), *events)])
+    assert (found["drafted"], found["accepted"]) == (7, 3)
+    assert found["acceptance_rate"] == pytest.approx(3 / 7)
+    assert found["acceptance_length"] == pytest.approx(2)
+    assert found["accepted_by_position"] == pytest.approx([2 / 3, 1 / 2, 0, 0])
+
+
+def test_guesses_that_nobody_counted_are_unknown_and_not_zero():
+    untold = line(Request(0.0, 0, 4), Step(0.1, (0,), ((1,),)), Step(0.2, (0,), ((2, 3),), accepted=1))
+    found = speculation([untold])
+    assert found["accepted"] == 1 and found["drafted"] is None and found["accepted_by_position"] is None
+    assert speculation([plain()]) is None
 
 
 def test_a_batch_counts_every_token_and_each_prompt_once():

@@ -1,0 +1,70 @@
+"""transformers' own assisted generation, with the settings that make it guess as much as ours."""
+
+import pytest
+
+from engine.decode import assisted
+from engine.decode.generate import GenerateSession
+from engine.decode.modules import ModuleSession
+from engine.event import Step
+from engine.measure.machine import machine
+from engine.models.load import load_model
+from engine.models.resolve import resolve
+from engine.refusal import Refusal
+from engine.spec import Lane, Workload, plan_for
+from tests.engine.plans import planned
+from tests.engine.tiny_models import tiny
+
+PROMPTS = ("abcabcabcabcab", "The lamp is lit. The lamp is", "x")
+KINDS = {"prompt_lookup": {}, "draft_model": {}, "early_exit": {"layers": 1}}
+
+
+def run(model, opts, session) -> tuple[dict[int, list[int]], dict, list[str]]:
+    """The tokens of every request, what ran, and what was asked for but did not run."""
+    backend = "generate" if isinstance(session, GenerateSession) else "transformers"
+    plan = plan_for(Lane(backend=backend, opts=opts), str(model), machine())
+    workload, made = Workload(prompts=PROMPTS, max_new_tokens=16), {}
+
+    def emit(event) -> None:
+        for request, new in zip(event.requests, event.tokens, strict=True) if isinstance(event, Step) else ():
+            made.setdefault(request, []).extend(new)
+
+    session.prepare(plan, workload, lambda event: None)
+    session.run(plan, workload, emit)
+    found = session.effective()
+    return made, found, plan.unmet(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_backends_guess_and_write_the_same(kind, tiny_model):
+    plain, _, _ = run(tiny_model, {}, ModuleSession())
+    for session in (ModuleSession(), GenerateSession()):
+        made, found, unmet = run(tiny_model, {kind: {"guesses": 3, **KINDS[kind]}}, session)
+        assert made == plain
+        assert unmet == []
+        assert found["speculation"]["kind"] == kind
+        assert 0 <= found["speculation"]["drafted"] <= 3 * found["speculation"]["asked"]
+    if kind != "prompt_lookup":
+        assert found["speculation"]["drafted"] >= 2 * found["speculation"]["asked"], "it drafts as much as it may"
+
+
+def test_weights_of_the_draft_are_counted(tiny_model):
+    alone, both = ModuleSession(), ModuleSession()
+    run(tiny_model, {}, alone)
+    run(tiny_model, {"draft_model": {}}, both)
+    assert alone.memory()["weights"] < both.memory()["weights"] < 2 * alone.memory()["weights"]
+
+
+def test_a_model_that_generate_cannot_cut_is_refused(tmp_path):
+    for kind, cut in (("llama", True), ("opt", False)):
+        folder = tiny(kind, tmp_path)
+        model = load_model(resolve(str(folder)), folder, planned())
+        if cut:
+            assisted.check_cut(model)
+        else:
+            with pytest.raises(Refusal, match="all layers"):
+                assisted.check_cut(model)
+
+
+def test_a_watch_that_saw_nothing_says_so(tiny_model):
+    _, found, _ = run(tiny_model, {}, GenerateSession())
+    assert found["speculation"] is None
