@@ -26,7 +26,7 @@ const base = window.gradio_config.root + "/pitlane/";
 const events = ["tile"];
 import(base + "lab.js").then((lab) => lab.mount({ element, props, watch, trigger, base }));
 """
-LOOK_S = 0.25
+LOOK_S = 0.4
 KEPT = 32
 READY = "Press Run lab. The lines show up to where a tile should fit in a cache."
 EMPTY = "Press Run lab to measure every point of the picture."
@@ -188,9 +188,13 @@ class Labs:
 
         worker = threading.Thread(target=work, name="lab", daemon=True)
         worker.start()
+        shown = None
         try:
             while worker.is_alive():
-                yield states["now"]
+                known = (states["now"], run.points.measured)
+                if known != shown:
+                    yield states["now"]
+                shown = known
                 await asyncio.sleep(LOOK_S)
             yield "done"
         finally:

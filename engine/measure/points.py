@@ -21,6 +21,11 @@ class Points:
         self.facts: Values = {}
         self.status, self.why, self.hint = "running", "", ""
 
+    @property
+    def measured(self) -> int:
+        """How many measurements there are so far."""
+        return sum(map(len, list(self.times.values())))
+
     def see(self, event: Event) -> None:
         if isinstance(event, Point):
             found = dict(event.values)

@@ -101,6 +101,7 @@ def test_a_lab_runs_and_a_tile_is_moved(lab_page):
 def test_a_lab_can_be_stopped_and_run_again(lab_page):
     page = lab_page
     page.fill("#lab-tiled_product-rows input", "49152")
+    page.fill("#lab-tiled_product-depth input", "576")
     page.fill("#lab-tiled_product-repeats input[type=number]", "30")
     page.locator("#lab-tiled_product-repeats input[type=number]").blur()
     page.wait_for_function("document.querySelector('.lab .picture').data[0].z[0].length == 9")
