@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-PACKAGES = ("torch", "transformers", "bitsandbytes", "accelerate", "gradio", "plotly", "pandas")
+PACKAGES = ("torch", "transformers", "bitsandbytes", "torchao", "accelerate", "gradio", "plotly", "pandas")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 INSTRUCTIONS = (
     "avx2", "f16c", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "amx_bf16", "amx_int8",

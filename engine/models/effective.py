@@ -20,6 +20,7 @@ def effective(model: Any) -> dict[str, Any]:
     return {
         "dtype": str(model.dtype).removeprefix("torch."),
         "quantization": quantization(model),
+        "double_quantization": any(getattr(state, "nested", False) for state in _states(model)),
         "attention": model.config._attn_implementation,
         "device": str(model.device),
         "tensor_parallel": shares(model),
@@ -43,6 +44,11 @@ def quantization(model: Any) -> dict[str, Any] | None:
     head = model.get_output_embeddings()
     plain = [module for module in layers if module is not head and _kind(module, model) != kind]
     return {"class": name, "kind": f"partly {kind}" if plain else kind, "layers": len(found), "of": len(layers)}
+
+
+def _states(model: Any) -> Iterator[Any]:
+    """What bitsandbytes keeps beside its 4-bit weights."""
+    return (getattr(weight, "quant_state", None) for weight in model.parameters())
 
 
 def _multiplies(module: Any) -> bool:

@@ -30,7 +30,7 @@ def quantize(model: Any, settings: dict[str, Any], device: str) -> None:
     convert = LIBRARIES[settings["library"]](settings, model.dtype)
     for name in names(model):
         model.set_submodule(name, convert(_linear(model.get_submodule(name))).to(device))
-    model.to(device)
+    model.to(device).eval()
 
 
 def names(model: Any) -> list[str]:
