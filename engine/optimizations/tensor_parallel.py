@@ -40,9 +40,14 @@ class TensorParallel(Optimization):
         return None
 
     def limits(self, machine: Any, model: Any = None) -> str | None:
-        if model and (model.heads % self.size or model.kv_heads % self.size):
+        if not model:
+            return None
+        if model.heads % self.size or model.kv_heads % self.size:
             heads = f"{model.heads} attention heads and {model.kv_heads} key and value heads"
             return f"This model has {heads}, which {self.size} ranks cannot share evenly: choose another number."
+        if model.vocabulary % self.size:
+            words = f"{model.vocabulary} words in its vocabulary"
+            return f"This model has {words}, which {self.size} ranks cannot share evenly: choose another number."
         return None
 
     def on_transformers(self, plan: Plan) -> None:

@@ -156,8 +156,8 @@ class Child:
             self.log.append(line.rstrip())
 
     def _rank_code(self, code: int) -> int:
-        """How the worker ended; torchrun itself ends with 1 and writes into the log how the first rank ended."""
-        found = (re.search(r"exitcode\s*: (-?\d+)", line) for line in self.log)
+        """How the worker ended; torchrun itself ends with 1 and ends its log with how the first rank that broke did."""
+        found = (re.search(r"exitcode\s*: (-?\d+)", line) for line in reversed(self.log))
         return next((int(match[1]) for match in found if match), code)
 
     def _hung(self, phase: str) -> Failed:

@@ -34,6 +34,19 @@ def pool():
     pool.close()
 
 
+@pytest.fixture(scope="module")
+def even(tiny_model, tmp_path_factory):
+    """The tiny model with one word more, so that two ranks can share its vocabulary."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("even")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model.resize_token_embeddings(model.config.vocab_size + 1, mean_resizing=False)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return folder
+
+
 def ranks(pool: Pool) -> list[int]:
     """The processes of the warm lane: torchrun and its two ranks."""
     group = next(child for key, child in pool.idle if key[-1] == "2")
@@ -47,14 +60,14 @@ def ranks(pool: Pool) -> list[int]:
     [({}, {}), ({}, {"temperature": 1.0}), ({}, {"arrivals": "fixed", "rate": 50.0}), ({"batching": {"size": 3}}, {}),
      ({"kv_cache": {"kind": "static"}}, {}), ({"kv_cache": {"kind": "off"}}, {})],
 )  # fmt: skip
-def test_two_ranks_write_what_one_process_writes(pool, tiny_model, opts, more):
+def test_two_ranks_write_what_one_process_writes(pool, even, opts, more):
     """In float32, token for token, greedy and sampled; and what is said to have run is read from the tensors.
 
     Seven products in each of two layers are cut, the embedding and the head; the norms are whole on both ranks.
     """
     lanes = {"A": {"device": "cpu", "opts": opts}, "B": {"device": "cpu", "opts": {**opts, **TWO}}}
     work = {"prompts": PROMPTS, "max_new_tokens": 12, **more}
-    records = run(experiment(lanes, model=tiny_model, **work), pool)
+    records = run(experiment(lanes, model=even, **work), pool)
     assert tokens(records, lane=1) == tokens(records, lane=0)
     plain, cut = finished(records, lane=0), finished(records, lane=1)
     assert plain["tensor_parallel"] is None and cut["unmet"] == []
@@ -64,9 +77,9 @@ def test_two_ranks_write_what_one_process_writes(pool, tiny_model, opts, more):
     assert sizes[0] < sizes[1] < 1.05 * sizes[0]
 
 
-def test_stop_ends_all_ranks_at_one_step_and_they_stay_warm(pool, tiny_model):
-    chosen = experiment({"B": {"device": "cpu", "opts": TWO}}, model=tiny_model, max_new_tokens=100)
-    run(experiment({"B": {"device": "cpu", "opts": TWO}}, model=tiny_model), pool)
+def test_stop_ends_all_ranks_at_one_step_and_they_stay_warm(pool, even):
+    chosen = experiment({"B": {"device": "cpu", "opts": TWO}}, model=even, max_new_tokens=100)
+    run(experiment({"B": {"device": "cpu", "opts": TWO}}, model=even), pool)
     before = ranks(pool)
     job, records = Run(chosen, pool), []
     for record in job.records():
@@ -78,11 +91,11 @@ def test_stop_ends_all_ranks_at_one_step_and_they_stay_warm(pool, tiny_model):
     assert len(tokens(run(chosen, pool))[0]) == 100
 
 
-def test_a_rank_that_dies_fails_the_lane_and_takes_the_others_with_it(pool, tiny_model):
+def test_a_rank_that_dies_fails_the_lane_and_takes_the_others_with_it(pool, even):
     lanes = {"B": {"device": "cpu", "opts": TWO}}
-    run(experiment(lanes, model=tiny_model), pool)
+    run(experiment(lanes, model=even), pool)
     pids, records = ranks(pool), []
-    for record in Run(experiment(lanes, model=tiny_model, max_new_tokens=200), pool).records():
+    for record in Run(experiment(lanes, model=even, max_new_tokens=200), pool).records():
         records.append(record)
         if isinstance(record.event, Step) and not gone(pids[2]):
             os.kill(pids[2], signal.SIGKILL)
@@ -123,12 +136,17 @@ def test_heads_that_cannot_be_shared_are_refused():
         plan_for(Lane(device="cpu", opts=TWO), "smollm2-135m", machine())
 
 
+def test_a_vocabulary_that_cannot_be_shared_is_refused(tiny_model):
+    with pytest.raises(Refusal, match="257 words"):
+        plan_for(Lane(device="cpu", opts=TWO), str(tiny_model), machine())
+
+
 @pytest.mark.parametrize(
     "other", [{"replicas": {}}, {"torch_compile": {}, "kv_cache": {"kind": "static"}}, {"prompt_lookup": {}}]
 )
-def test_what_rewrites_or_multiplies_the_modules_is_refused(tiny_model, other):
+def test_what_rewrites_or_multiplies_the_modules_is_refused(even, other):
     with pytest.raises(Refusal, match=r"does not go with|whole model in one process"):
-        plan_for(Lane(device="cpu", opts={**TWO, **other}), str(tiny_model), machine())
+        plan_for(Lane(device="cpu", opts={**TWO, **other}), str(even), machine())
 
 
 def test_the_list_of_architectures_without_a_plan_is_transformers_own():
