@@ -64,5 +64,5 @@ class Precision(Optimization):
         return self.dtype
 
 
-LOSS = {"float32": (1e-4, 0.99), "float16": (0.002, 0.97), "bfloat16": (0.01, 0.92), "auto": (0.01, 0.92)}
-"""Largest mean KL divergence and smallest top-1 agreement by format, on the embedded model; auto may be bfloat16."""
+LOSS = {"float32": (1e-4, 0.99), "float16": (0.002, 0.97), "bfloat16": (0.005, 0.93), "auto": (0.005, 0.93)}
+"""Measured: bfloat16 0.0009 and 0.97. auto may be bfloat16."""

@@ -84,7 +84,10 @@ def test_every_preset_asks_a_question_and_can_run_here():
     for name, experiment in presets().items():
         assert experiment.title and experiment.why, name
         for part in experiment.lanes.values():
-            plan_for(part, experiment.model, machine())
+            try:
+                plan_for(part, experiment.model, machine())
+            except Refusal as refusal:
+                assert "is not installed: pip install" in refusal.why, name
         if experiment.expect:
             assert {experiment.expect.lane, experiment.expect.over} <= set(experiment.lanes)
 
