@@ -108,8 +108,10 @@ def curves(result: Values, axis: Values) -> go.Figure:
     shape = result["picture"]
     across, along = shape["across"], shape["along"]
     figure = go.Figure(layout=_layout(axis))
-    able = [point for point in result["points"] if "left_out" not in point]
-    for number, key in enumerate(dict.fromkeys(point[along["key"]] for point in able)):
+    able = {point[along["key"]] for point in result["points"] if "left_out" not in point}
+    for number, key in enumerate(dict.fromkeys(point[along["key"]] for point in result["points"])):
+        if key not in able:
+            continue
         points = [one for one in result["points"] if one[along["key"]] == key and axis["key"] in one]
         name, unit = shape["names"].get(key, str(key)), across["unit"] or across["title"].lower()
         figure.add_scatter(

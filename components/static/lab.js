@@ -51,7 +51,8 @@ class Board {
     this.root.dataset.state = view.error ? "failed" : view.state;
     this.root.dataset.lab = view.lab;
     this.say();
-    const key = JSON.stringify([view.lab, view.shape.device, view.shape.reach]);
+    const names = view.figures.map(({ data }) => data.map((trace) => trace.name ?? ""));
+    const key = JSON.stringify([view.lab, view.shape.device, view.shape.reach, names]);
     if (key !== this.key) this.layOut();
     this.key = key;
     this.beside.replaceChildren(...view.beside.map((one) => this.reference(one)));

@@ -65,6 +65,9 @@ def test_curves_leave_out_what_could_not_run():
         )
     time, memory = pictures(points.result())
     assert [trace["name"] for trace in time["data"]] == ["eager", "SDPA math", "SDPA flash"]
+    empty = pictures(Points(lab, points.wanted, machine()).result())[0]["data"]
+    colours = {trace["name"]: trace["meta"]["colour"] for trace in empty}
+    assert all(trace["meta"]["colour"] == colours[trace["name"]] for trace in time["data"]) and len(colours) == 4
     assert all(len(trace["x"]) == 3 for trace in (*time["data"], *memory["data"]))
 
 
