@@ -6,8 +6,12 @@ import pytest
 
 import engine.decode.early_exit
 import engine.decode.stepper
+from engine.decode.modules import ModuleSession
 from engine.decode.sampling import Sampling
 from engine.decode.speculate import Verifier
+from engine.event import Step
+from engine.measure.machine import machine
+from engine.spec import Lane, Workload, plan_for
 from tests.engine.drafting import KNOBS, Guessing, calm, near, one_thread, plain, plan, tokens  # noqa: F401
 from tests.engine.tiny import prompts, tiny
 
@@ -148,3 +152,40 @@ def test_accepting_one_guess_too_many_is_caught(models, texts, monkeypatch):
 
     monkeypatch.setattr(Verifier, "choose", generous)
     assert broken(texts, models, "draft_model", "dynamic")
+
+
+EMBEDDED = (
+    "Say the word lamp three times.",
+    "Repeat this text word for word: The keeper climbs the steps to the lamp, trims the wick, and lights it.",
+)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_the_embedded_model_writes_the_same_text_with_every_kind_of_guessing(cache):
+    """Also in what a lane reports: the kind that ran, and right guesses among those it made."""
+    workload = Workload(prompts=EMBEDDED, max_new_tokens=12)
+    session, kept = ModuleSession(), {"kv_cache": {"kind": cache}}
+    text = written(session, Lane(opts=kept), workload)
+    for opts in ({"prompt_lookup": {}}, {"early_exit": {"layers": 28}}):
+        assert written(session, Lane(opts={**kept, **opts}), workload) == text
+        assert session.effective()["speculation"]["accepted"] > 0
+    own = ModuleSession()
+    assert written(own, Lane(opts={**kept, "draft_model": {"model": "self"}}), workload) == text
+    found = own.effective()
+    assert found["draft_format"] == "bfloat16"
+    assert found["speculation"]["accepted"] > 0.5 * found["speculation"]["drafted"]
+
+
+def written(session: ModuleSession, lane: Lane, workload: Workload) -> dict[int, list[int]]:
+    asked = plan_for(lane, "smollm2-135m", machine())
+    made: dict[int, list[int]] = {}
+    session.prepare(asked, workload, lambda event: None)
+
+    def keep(event) -> None:
+        for request, new in zip(event.requests, event.tokens, strict=True) if isinstance(event, Step) else ():
+            made.setdefault(request, []).extend(new)
+
+    session.run(asked, workload, keep)
+    assert asked.unmet(session.effective()) == []
+    return made
