@@ -6,8 +6,8 @@ from typing import Any
 from engine.models.architecture import Architecture
 
 LEASE = (
-    "backend", "model", "device", "dtype", "attention", "quantization", "draft", "merged", "kernels", "compile", "threads",
-    "replicas", "tensor_parallel",
+    "backend", "model", "device", "dtype", "attention", "quantization", "draft", "merged", "kernels", "compile",
+    "threads", "replicas", "tensor_parallel",
 )  # fmt: skip
 
 
@@ -58,6 +58,10 @@ class Plan:
     def compiles(self) -> bool:
         """Whether something is compiled before the first token."""
         return bool(self.compile) or self.attention == "flex_attention"
+
+    def batch_of(self, requests: int) -> int:
+        """Requests in one static batch of so many: no more than leaves something for every replica."""
+        return min(self.batch, -(-requests // self.replicas))
 
     def unmet(self, found: dict[str, Any]) -> list[str]:
         """Where `found`, read back from what ran, is not what was `expected`: a sentence each.

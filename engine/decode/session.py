@@ -86,7 +86,7 @@ class Loaded(Session):
 
     def warm(self, plan: Plan, workload: Any, emit: Emit) -> None:
         """A few silent tokens for every batch shape that has not run yet, so that turns start alike."""
-        for batch in batches(self.whole(plan, workload), plan.batch):
+        for batch in batches(self.whole(plan, workload), plan.batch_of(workload.count)):
             shape = self.shape(plan, batch)
             if shape not in self.warmed:
                 with allowed(plan):

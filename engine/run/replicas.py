@@ -91,7 +91,8 @@ class Replicas:
         failed: Failed | None = None
         broken = threading.Event()
         workload = Workload.model_validate(command["workload"])
-        requests = Requests(workload, self._plan(command).batch, lambda: cancelled.is_set() or broken.is_set())
+        size = self._plan(command).batch_of(workload.count)
+        requests = Requests(workload, size, lambda: cancelled.is_set() or broken.is_set())
         arrived: queue.SimpleQueue[tuple[int, Event | None]] = queue.SimpleQueue()
         try:
             self._start(requests, cancelled, arrived)

@@ -1,7 +1,9 @@
 """What the contract tests share: every configuration of every optimization, and a lane run in this process."""
 
+import atexit
 import itertools
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -99,16 +101,22 @@ def collect(event: Any, made: Tokens) -> None:
 def _apart(model: str, lane: Lane, workload: Workload) -> Tokens:
     """A lane of several processes, through the runner."""
     experiment = Experiment(model=model, rounds=1, workload=workload, lanes={"A": lane})
-    pool, made = Pool(), {}
-    try:
-        for record in Run(experiment, pool).records():
-            assert not isinstance(record.event, Failed), record.event.why
-            assert not getattr(record.event, "effective", {}).get("unmet")
-            if record.round is not None:
-                collect(record.event, made)
-    finally:
-        pool.close()
+    made: Tokens = {}
+    for record in Run(experiment, _pool()).records():
+        assert not isinstance(record.event, Failed), record.event.why
+        unmet = getattr(record.event, "effective", {}).get("unmet")
+        assert not unmet, unmet
+        if record.round is not None:
+            collect(record.event, made)
     return made
+
+
+@cache
+def _pool() -> Pool:
+    """Its workers stay warm for the next lane that loads the same, and end with this process."""
+    pool = Pool()
+    atexit.register(pool.close)
+    return pool
 
 
 def pairs(cases: list[Case]) -> list[tuple[Case, Case]]:

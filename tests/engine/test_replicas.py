@@ -198,6 +198,12 @@ def test_the_line_hands_out_each_request_once_and_no_more_than_a_batch():
     assert line.take() is None
 
 
+def test_a_batch_leaves_something_for_every_replica():
+    plan = Plan("simulated", "m", batch=4, replicas=2)
+    assert [plan.batch_of(count) for count in (1, 4, 5, 8, 20)] == [1, 2, 3, 4, 4]
+    assert Plan("simulated", "m", batch=4).batch_of(20) == 4
+
+
 def test_cores_are_cut_into_equal_groups():
     assert core_groups(2, [0, 1, 2, 3, 4]) == [[0, 1], [2, 3]]
     assert core_groups(3, [4, 7, 9]) == [[4], [7], [9]]
