@@ -19,6 +19,8 @@ from engine.refusal import Refusal
 
 PAGE = 64
 """Tokens in a page: small enough that a short request does not hold a large one."""
+KEPT = "_cached_continuous_batching_manager"
+"""Where the library looks for a manager that was kept."""
 SPARE = 2
 """Pages beside those of the requests, which the library takes for itself."""
 
@@ -63,7 +65,7 @@ class Pages:
         """Until every request of the source has its answer."""
         self.source, self.peak, self.admitted = source, 0, 0
         self.going: dict[str, tuple[int, int]] = {}
-        self.manager = self.manager or self._manager()
+        self.manager = self._opened()
         self.manager.start()
         try:
             while source.left or self.going:
@@ -72,9 +74,13 @@ class Pages:
                     self._step(moment, outputs)
         finally:
             self.manager.stop(keep_for_next_session=True, hard_stop=bool(self.going))
-            vars(self.model).pop("_cached_continuous_batching_manager", None)
+            vars(self.model).pop(KEPT, None)
 
-    def _manager(self) -> Any:
+    def _opened(self) -> Any:
+        """The manager of the last turn, or a new one; the library puts its attention in place either way."""
+        if self.manager:
+            setattr(self.model, KEPT, self.manager)
+            return self.model.init_continuous_batching()
         sampling = self.sampling
         options: dict[str, Any] = {"do_sample": not sampling.greedy, "eos_token_id": -1}
         if not sampling.greedy:

@@ -1,6 +1,6 @@
 """A batch that requests enter and leave at every step."""
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -10,6 +10,10 @@ from engine.plan import Plan
 ONE_PROCESS = "Continuous batching has all requests in one process: switch replicas and tensor parallelism off."
 OWN_CACHE = "Continuous batching brings its own store of keys and values: set the KV cache to dynamic, and plain."
 MOVING_SHAPE = "A packed step has another shape every time: switch compiling and graphs off, or continuous batching."
+UNCAPPED = (
+    "transformers' continuous batching leaves out the cap on this model's attention scores and would write other text: "
+    "use the Pitlane loop."
+)
 
 
 class ContinuousBatching(Optimization):
@@ -27,7 +31,7 @@ class ContinuousBatching(Optimization):
     shares: ClassVar[bool] = True
     moves: ClassVar[dict[str, str]] = {"output_tok_per_s": "up", "queue_ms": "down", "ttft_ms": "down"}
     reasons: ClassVar[dict[str, str]] = {
-        "faster": "each weight is read once for everybody, and a free place is filled at the next step",
+        "faster": "a free place is filled at the next step, so more requests share each reading of the weights",
         "slower": "the requests came one at a time, so there was nobody to share a step with",
         "same": "requests that come rarely or end together leave a batch nothing to fill",
     }
@@ -68,6 +72,7 @@ class ContinuousBatching(Optimization):
             (plan.prefix, "Continuous batching reads every prompt in full: switch prefix reuse off, or this."),
             (plan.speculation, "Speculation checks the guesses of one request at a time: switch it off, or this."),
             (plan.compile or plan.graph, MOVING_SHAPE),
+            (plan.backend == "generate" and plan.shape and plan.shape.soft_cap, UNCAPPED),
             (self._other_attention(plan), "Continuous batching attends over slots: set attention to auto or sdpa."),
         )
         return next((sentence for clash, sentence in clashes if clash), None)
@@ -77,9 +82,6 @@ class ContinuousBatching(Optimization):
         capped = bool(plan.shape and plan.shape.soft_cap)
         masked = plan.sdpa == "flash" and plan.device == "cuda"
         return masked or (plan.attention != "sdpa" and not (plan.attention == "eager" and capped))
-
-    def because(self, other: Self | None, word: str) -> str | None:
-        return self.reasons.get(word) if other is None else None
 
     def badge(self) -> str:
         return f"continuous, {self.slots} slots"

@@ -17,6 +17,7 @@ from engine.decode.slots import NAME, Slots
 from engine.decode.stepper import Growing
 from engine.event import Admitted, Request, Step
 from engine.models import load
+from engine.models.architecture import architecture
 from engine.models.resolve import resolve
 from engine.optimizations.continuous_batching import ContinuousBatching
 from engine.plan import Plan
@@ -178,7 +179,7 @@ def test_positions_that_depend_on_the_whole_length_are_refused_beyond_it():
         continuous(transformers.AutoModelForCausalLM.from_config(config).eval())
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "gpt2"])
 def test_transformers_continuous_batching_writes_the_same_tokens(kind, models):
     asked = Workload(prompts=("x",), requests=9, arrivals="poisson", rate=500.0)
     events: list = []
@@ -215,6 +216,13 @@ def test_what_cannot_go_together_is_refused_in_a_sentence(change, says):
     sentence = ContinuousBatching().settle(plan)
     assert says in sentence and sentence.endswith(".")
     assert ContinuousBatching().settle(Plan("transformers", "m")) is None
+
+
+def test_capped_scores_are_kept_by_our_slots_and_refused_where_the_library_leaves_the_cap_out():
+    shape = architecture(DECODERS["gemma2"]().to_dict())
+    ours, theirs = (Plan(backend, "m", shape=shape, attention="eager") for backend in ("transformers", "generate"))
+    assert shape.soft_cap and ContinuousBatching().settle(ours) is None
+    assert "leaves out the cap" in ContinuousBatching().settle(theirs)
 
 
 @pytest.mark.model
