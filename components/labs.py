@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -17,6 +18,7 @@ from engine.event import Phase
 from engine.labs import Lab, Values
 from engine.measure.machine import machine
 from engine.measure.points import Points
+from engine.presets import LabPreset, lab_presets
 from engine.refusal import Refusal
 from engine.registry import labs
 from engine.run.lab import LabRun
@@ -48,6 +50,9 @@ class Labs:
         with gr.Row(elem_id="labs"):
             with gr.Column(elem_id="lab-rail"):
                 gr.HTML("<h2>Labs</h2><p>One technique at a time: measured over a grid, drawn, and explained.</p>")
+                with gr.Row(elem_id="lab-questions"):
+                    self.asked = {one: gr.Button(one.title, elem_classes=["chip"], size="sm")
+                                  for one in lab_presets().values()}  # fmt: skip
                 choices = [(part.title, str(number)) for number, part in enumerate(labs().values())]
                 self.choice = gr.Radio(choices, value="0", show_label=False, elem_id="lab-choice", label="Lab")
                 self.knobs = {name: self._knobs(number, name) for number, name in enumerate(self.names)}
@@ -74,8 +79,15 @@ class Labs:
         self.run.click(self.start, form, shown, trigger_mode="once", **quiet)
         self.board.tile(self.tile, form, shown, trigger_mode="always_last", **quiet)
         self.stop.click(self.halt, [owner], None, **quiet)
+        for question, button in self.asked.items():
+            name = question.lab.name()
+            button.click(partial(self.ask, question), None, [self.choice, *self.knobs[name].values()], **quiet)
         changes = [self.choice, *form[2:]]
         gr.on([one.change for one in changes], self.preview, form, [self.board], trigger_mode="always_last", **quiet)
+
+    def ask(self, question: LabPreset) -> list[Any]:
+        """Set up the lab that answers a question."""
+        return [str(self.names.index(question.lab.name())), *question.lab.knobs().values()]
 
     def lab(self, choice: str, values: tuple[Any, ...]) -> Lab:
         """The lab that the form says. Raises Refusal."""

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from engine.event import Phase, Point
 from engine.labs import Lab, Values
 from engine.measure.machine import machine
+from engine.presets import lab_presets
 from engine.refusal import Refusal
 from engine.registry import labs
 from engine.run.lab import LabRun
@@ -21,16 +22,21 @@ WAITING = "waits until another run on this machine has ended"
 
 
 def lab(name: str, assignments: list[str]) -> Lab:
-    """The lab with `KNOB=VALUE` assigned. Raises Refusal for what does not exist or cannot run here."""
-    if name not in labs():
-        raise Refusal(f"There is no lab {name}; there are {', '.join(labs())}.")
-    knobs = {}
+    """A lab by its name or a question's, with `KNOB=VALUE` assigned.
+
+    Raises Refusal for what does not exist or cannot run here.
+    """
+    asked = lab_presets().get(name)
+    part = type(asked.lab) if asked else labs().get(name)
+    if not part:
+        raise Refusal(f"There is no lab {name}; there are {', '.join([*labs(), *lab_presets()])}.")
+    knobs = asked.lab.knobs() if asked else {}
     for assignment in assignments:
         knob, equals, text = assignment.partition("=")
         if not equals:
             raise Refusal(f"{assignment} is no assignment.", "Write KNOB=VALUE, for instance repeats=3.")
         knobs[knob.strip()] = _value(text.strip())
-    chosen = labs()[name].configured(knobs)
+    chosen = part.configured(knobs)
     if sentence := chosen.settle(machine()):
         raise Refusal(sentence)
     return chosen
@@ -44,8 +50,9 @@ def _value(text: str) -> Any:
 
 
 def listing(full: bool) -> list[Values]:
-    """One row for each lab; in full with its knobs' descriptions and its lesson."""
-    return [_row(name, part, full) for name, part in labs().items()]
+    """One row for each lab, with the questions that it answers; in full with its knobs' descriptions and its lesson."""
+    asked = {name: [q for q, one in lab_presets().items() if one.lab.name() == name] for name in labs()}
+    return [{**_row(name, part, full), "questions": asked[name]} for name, part in labs().items()]
 
 
 def _row(name: str, part: type[Lab], full: bool) -> Values:

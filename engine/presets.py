@@ -1,10 +1,13 @@
-"""Presets: experiments that ask a question, read from presets/*.toml."""
+"""Presets: questions for a race in presets/*.toml, and for a lab in presets/labs/*.toml."""
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from engine.labs import Lab
 from engine.refusal import Refusal
-from engine.spec import Experiment
+from engine.registry import labs
+from engine.spec import Experiment, load_toml
 
 FOLDER = Path(__file__).resolve().parents[1] / "presets"
 
@@ -26,6 +29,29 @@ def preset(name: str) -> Experiment:
     if path.suffix == ".toml":
         raise Refusal(f"There is no file {name}.", "Check the path.")
     raise Refusal(f"There is no preset {name}.", f"There are {', '.join(presets())}, or name a .toml file.")
+
+
+@dataclass(frozen=True)
+class LabPreset:
+    """A question that a lab answers, and the lab with the knobs that the question needs."""
+
+    title: str
+    why: str
+    lab: Lab
+
+
+@cache
+def lab_presets() -> dict[str, LabPreset]:
+    """Every question for a lab by its file's name. Raises Refusal for a file that is none."""
+    return {path.stem: _lab_preset(path) for path in sorted((FOLDER / "labs").glob("*.toml"))}
+
+
+def _lab_preset(path: Path) -> LabPreset:
+    data = load_toml(path)
+    name = data.get("lab")
+    if name not in labs() or set(data) - {"title", "why", "lab", "knobs"}:
+        raise Refusal(f"{path.name} needs title, why and lab, which is one of {', '.join(labs())}.")
+    return LabPreset(data["title"], data["why"], labs()[name].configured(data.get("knobs", {})))
 
 
 def _real(experiment: Experiment) -> bool:

@@ -6,10 +6,11 @@ import pytest
 
 from engine.address import assign
 from engine.measure.machine import machine
+from engine.measure.metrics import METRICS
 from engine.plan import LEASE, Plan
-from engine.presets import preset, presets
+from engine.presets import lab_presets, preset, presets
 from engine.refusal import Refusal
-from engine.registry import backends, optimizations
+from engine.registry import backends, labs, optimizations
 from engine.spec import Experiment, Lane, plan_for
 
 BASE = {"workload": {"prompts": ["hello"]}, "lanes": {"A": {}, "B": {}}}
@@ -80,16 +81,26 @@ def test_defaults_of_an_always_on_optimization_are_the_same_as_leaving_it_out():
 
 
 def test_every_preset_asks_a_question_and_can_run_here():
-    assert len(presets()) >= 8
+    """A lane may only be refused for the GPU that this machine lacks, or for a library that is an extra."""
+    assert len(presets()) >= 14
     for name, experiment in presets().items():
-        assert experiment.title and experiment.why, name
+        assert experiment.title.endswith(("?", ")")) and experiment.why, name
+        refused = []
         for part in experiment.lanes.values():
             try:
                 plan_for(part, experiment.model, machine())
             except Refusal as refusal:
-                assert "is not installed: pip install" in refusal.why, name
+                refused.append(refusal.why)
+        assert len(refused) < len(experiment.lanes), name
+        assert all("GPU" in why or "not installed" in why for why in refused), (name, refused)
         if experiment.expect:
             assert {experiment.expect.lane, experiment.expect.over} <= set(experiment.lanes)
+            assert experiment.expect.metric in METRICS, name
+
+
+def test_labs_answer_questions_too():
+    assert {one.lab.name() for one in lab_presets().values()} == set(labs())
+    assert all(one.title.endswith("?") and one.why for one in lab_presets().values())
 
 
 def test_an_unknown_preset_lists_what_there_is(tmp_path):
