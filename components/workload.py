@@ -76,7 +76,7 @@ def requests(start: Experiment) -> dict[str, Component]:
     return {
         f"workload.{name}": control(
             name, fields[name], value=getattr(start.workload, name), info=fields[name].description,
-            elem_classes=["row", "knob"], elem_id=name.replace("_", "-"), **settings.get(name, {}),
+            elem_id=name.replace("_", "-"), **settings.get(name, {}),
         )
         for name in REQUESTS
     }  # fmt: skip
