@@ -17,6 +17,7 @@ from components.history import history, listed
 from components.lab_figures import pictures
 from components.labs import Labs
 from components.lanes import Lanes, badges, checked, collected, copied, grown, shrunk, spread
+from components.launches import picture
 from components.lessons import lessons
 from components.race import Race, line, replay
 from components.stage import stage
@@ -223,7 +224,8 @@ class Page:
     def _closing(self, run: str, state: str) -> str:
         result = self.jobs.result(run)
         ran = any(one["rounds"] for one in result["lanes"]) if result else False
-        return self._typical(run) * ran + line("end", replayable=ran, **summary(result, ENDED[state]))
+        end = line("end", replayable=ran, **summary(result, ENDED[state]), launches=_launches(result))
+        return self._typical(run) * ran + end
 
     def _typical(self, run: str, paced: bool = False) -> str:
         return replay(self.jobs.experiment(run), self.jobs.records(run, 0), paced)
@@ -267,6 +269,12 @@ class Page:
             raise gr.Error(str(error), print_exception=False) from None
         async for text in self._follow(run):
             yield text
+
+
+def _launches(result: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The picture of what one decode step launches in each lane."""
+    lanes = result["lanes"] if result else []
+    return picture([lane["name"] for lane in lanes], [lane["effective"].get("launches") for lane in lanes])
 
 
 def _buttons(running: bool) -> tuple:

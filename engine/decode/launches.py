@@ -28,9 +28,9 @@ def launches(step: Callable[[], Any], device: torch.device) -> dict[str, Any]:
     """Run `step` once and count what it launches.
 
     `unit` is "kernels" (CUDA) or "operators" (CPU; views are not counted, and a compiled loop is one), `total`
-    their number, `calls` how often the host started work on the device (a replayed graph is one call), `top` the
-    most frequent ones with `name`, `count` and `share` of the step's time. The profiler slows the step down, so
-    only the shares of its times are kept.
+    their number, `attention` the fused attention operator among them, `calls` how often the host started work on
+    the device (a replayed graph is one call), `top` the most frequent ones with `name`, `count` and `share` of the
+    step's time. The profiler slows the step down, so only the shares of its times are kept.
     """
     cuda = device.type == "cuda"
     kinds = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]

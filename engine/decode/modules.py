@@ -182,11 +182,13 @@ class ModuleSession(Loaded):
     def _fused(self) -> dict[str, Any]:
         """What was fused, counted in the modules, and what one step of the last batch's shape launches."""
         recorded = [graph for graph in self.graphs.values() if graph.graph and graph.launched]
+        counted = self.counted.get(self.ran)
         return {
             "merged": merged(self.model),
             "kernels": kernels(self.model),
             "graph": len(recorded),
-            "launches": self.counted.get(self.ran),
+            "launches": counted,
+            "sdpa": counted and counted["attention"],
         }
 
     def _kept(self) -> dict[str, Any]:

@@ -50,15 +50,16 @@ class Attention(Optimization):
         return None
 
     def on_transformers(self, plan: Plan) -> None:
+        self.on_generate(plan)
+        if plan.sdpa:
+            plan.expected["sdpa"] = plan.sdpa
+
+    def on_generate(self, plan: Plan) -> None:
         capped = bool(plan.shape and plan.shape.soft_cap)
         kernel = ("eager" if capped else "sdpa") if self.kernel == "auto" else self.kernel
         plan.attention = {"flex": "flex_attention", "eager": "eager"}.get(kernel, "sdpa")
         plan.sdpa = kernel if kernel in ("math", "efficient", "flash") else None
         plan.expected["attention"] = plan.attention
-        if plan.sdpa:
-            plan.expected["sdpa"] = plan.sdpa
-
-    on_generate = on_transformers
 
     def settle(self, plan: Plan) -> str | None:
         if plan.sdpa == "efficient" and plan.device == "cpu":

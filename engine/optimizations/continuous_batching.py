@@ -78,10 +78,9 @@ class ContinuousBatching(Optimization):
         return next((sentence for clash, sentence in clashes if clash), None)
 
     def _other_attention(self, plan: Plan) -> bool:
-        """Slots bring their own, which writes scores out only where they have a soft cap; its masks are not flash's."""
+        """Slots bring their own, which writes scores out only where they have a soft cap."""
         capped = bool(plan.shape and plan.shape.soft_cap)
-        masked = plan.sdpa == "flash" and plan.device == "cuda"
-        return masked or (plan.attention != "sdpa" and not (plan.attention == "eager" and capped))
+        return bool(plan.sdpa) or (plan.attention != "sdpa" and not (plan.attention == "eager" and capped))
 
     def badge(self) -> str:
         return f"continuous, {self.slots} slots"
