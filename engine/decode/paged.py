@@ -73,8 +73,14 @@ class Pages:
                 for moment, outputs in self._delivered():
                     self._step(moment, outputs)
         finally:
-            self.manager.stop(keep_for_next_session=True, hard_stop=bool(self.going))
-            vars(self.model).pop(KEPT, None)
+            self._close(cut=bool(self.going))
+
+    def _close(self, cut: bool) -> None:
+        """Stop the library's thread; a manager that was cut short has answers left over and is not kept."""
+        self.manager.stop(keep_for_next_session=not cut, hard_stop=cut)
+        vars(self.model).pop(KEPT, None)
+        if cut:
+            self.manager = None
 
     def _opened(self) -> Any:
         """The manager of the last turn, or a new one; the library puts its attention in place either way."""

@@ -195,6 +195,32 @@ def test_transformers_continuous_batching_writes_the_same_tokens(kind, models):
     assert all(admitted[request] >= came[request] for request in range(9))
 
 
+ENGINES = {
+    "slots": lambda model: engine(model, ASKED, KNOBS, 100.0),
+    "pages": lambda model: pages(model, ASKED, KNOBS, 100.0, GREEDY),
+}
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_turn_that_is_stopped_leaves_nothing_to_the_next_one(kind, models):
+    class Stopped(Exception):
+        pass
+
+    def stop(event: Any) -> None:
+        if isinstance(event, Step) and 4 in event.requests:
+            raise Stopped
+
+    events: list = []
+    with torch.inference_mode():
+        made = ENGINES[kind](models["llama"])
+        turn = (GREEDY,) if isinstance(made, Engine) else ()
+        with pytest.raises(Stopped):
+            made.run(InTurn(ASKED, stop), *turn)
+        made.run(InTurn(ASKED, events.append), *turn)
+    assert tokens(events) == plain(models["llama"])
+    assert models["llama"].config._attn_implementation not in (NAME, "paged|eager")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
