@@ -33,6 +33,8 @@ FIRST = {
     "workload": {"prompts": workload.EXAMPLES["Repeat"], "max_new_tokens": 64},
     "lanes": {"A": {}, "B": {"opts": {"prompt_lookup": {}}}},
 }
+FOLD = "() => { document.querySelector('#presets input').checked = false; }"
+"""A question that was chosen folds the list of questions."""
 BROKEN = "Something broke on the server; its log says what. Press Run to try again."
 log = logging.getLogger("pitlane.page")
 
@@ -118,7 +120,7 @@ class Page:
         self.work["model"].input(self.note, form, noted, **quiet)
         self.work["model"].change(workload.about, [self.work["model"]], [self.about], **quiet)
         for name, button in self.presets.items():
-            button.click(partial(self.fill, presets()[name]), None, filled, **quiet)
+            button.click(partial(self.fill, presets()[name]), None, filled, js=FOLD, **quiet)
         for title, button in self.examples.items():
             button.click(partial(str, workload.EXAMPLES[title]), None, [self.work["workload.prompts"]], **quiet)
         for button, change in (

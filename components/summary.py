@@ -32,6 +32,10 @@ TIPS = {
 """Definitions of the figures on a lane's card."""
 
 
+DRAWN = ("launches", "unmet")
+"""Of what really ran, what the stage shows in a picture or a note of its own."""
+
+
 def summary(result: dict[str, Any] | None, state: str) -> dict[str, Any]:
     """JSON-ready: verdicts, rows and lanes; all empty where a run left no result."""
     if not result:
@@ -87,7 +91,9 @@ def _lane(lane: dict[str, Any]) -> dict[str, Any]:
         "identical": equality["identical"],
         "reference": equality["reference"],
         "divergence": equality["first_divergence"],
-        "effective": {key: _plain(value) for key, value in lane["effective"].items() if _plain(value)},
+        "effective": {
+            key: said for key, value in lane["effective"].items() if key not in DRAWN and (said := _plain(value))
+        },
         "costs": {key.removesuffix("_s"): cost for key, cost in lane["phases"].items() if cost},
     }
 

@@ -178,6 +178,7 @@ def _markdown() -> str:
     lines = ["| Toggle | Address, after `lanes.B.opts.` | What it does |", "|---|---|---|"]
     for name, part in optimizations().items():
         knobs = " ".join(f"`{name}.{knob}={field.default}`" for knob, field in part.model_fields.items())
+        knobs = knobs or f"`{name}=true`"
         lines.append(f"| {part.title} | {knobs} | {part.headline()} |")
     return "\n".join(lines)
 
