@@ -11,12 +11,11 @@ from engine.plan import Plan
 class KVCache(Optimization):
     """Keep the keys and values of earlier tokens instead of computing them again for every new one.
 
-    A token looks back at all earlier ones through their keys and values. Without a cache each new token costs a
-    pass over the whole text; with one, a step handles a single token. The dynamic cache grows, copying itself
-    with every token. The static one is allocated once at full length, which lets the step be compiled, but
-    attention then always reads that full length. The price is memory: 2 x layers x key-value heads x head size
-    x bytes for each token of each request, so long texts and large batches can outweigh the weights. Each lane
-    shows this prediction beside what it measured. Source: Pope et al. 2022, arXiv:2211.05102.
+    Without a cache each new token costs a pass over the whole text; with one, a step handles a single token.
+    The dynamic cache grows, copying itself with every token. The static one is allocated once at full length,
+    which lets the step be compiled, but attention then always reads that full length. The price is memory:
+    2 x layers x key-value heads x head size x bytes for each token of each request, so long texts and large
+    batches can outweigh the weights. Each lane measures it beside the prediction. Source: Pope et al. 2022, arXiv:2211.05102.
     """
 
     title: ClassVar[str] = "KV cache"
