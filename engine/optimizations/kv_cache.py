@@ -15,7 +15,8 @@ class KVCache(Optimization):
     The dynamic cache grows, copying itself with every token. The static one is allocated once at full length,
     which lets the step be compiled, but attention then always reads that full length. The price is memory:
     2 x layers x key-value heads x head size x bytes for each token of each request, so long texts and large
-    batches can outweigh the weights. Each lane measures it beside the prediction. Source: Pope et al. 2022, arXiv:2211.05102.
+    batches can outweigh the weights. Each lane measures it beside the prediction.
+    Source: Pope et al. 2022, arXiv:2211.05102.
     """
 
     title: ClassVar[str] = "KV cache"
