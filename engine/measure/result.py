@@ -13,7 +13,7 @@ from engine.measure.verdict import MIN_PAIRS, Verdict, judge
 from engine.spec import Experiment
 
 SCHEMA = 1
-COSTS = ("import_s", "fetch_s", "load_s", "compile_s", "warmup_s")
+COSTS = ("import_s", "fetch_s", "load_s", "quantize_s", "compile_s", "capture_s", "warmup_s", "profile_s")
 
 
 class LaneFold:
