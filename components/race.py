@@ -20,8 +20,11 @@ PHASES = {
     "import": "starting the engine",
     "fetch": "fetching the model",
     "load": "loading the model",
+    "quantize": "quantizing the weights",
     "compile": "compiling the step",
+    "capture": "recording the step",
     "warmup": "warming up",
+    "profile": "counting launches",
     "run": "running",
 }
 

@@ -11,7 +11,7 @@ from engine.backends import Emit
 from engine.decode.loop import Going, enter, padded
 from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling, check_finite
-from engine.decode.stepper import Preallocated
+from engine.decode.stepper import Preallocated, cache_argument
 from engine.refusal import Refusal
 
 SLOTS = 4
@@ -64,9 +64,9 @@ class SelfFeeding:
             self.tokens,
             attention_mask=self._mask(),
             position_ids=self.place - self.pad,
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
+            **{cache_argument(type(self.model)): self.cache},
         )
         self.tokens.copy_(self.choose(out.logits[:, -1])[:, None])
         self.ring.index_copy_(0, self.slot, self.tokens.view(1, -1))

@@ -1,6 +1,7 @@
 """Pitlane's own loop over a model's modules: the plan decides which cache, which loop and which rewrites."""
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from engine.decode.sampling import Sampling
 from engine.decode.session import Loaded
 from engine.decode.sinks import Windowed
 from engine.decode.stepper import Growing, Preallocated, Recompute, Stepper, keep_all
+from engine.event import Phase
 from engine.plan import Plan
 
 CACHE_STEP = 64
@@ -88,6 +90,7 @@ class ModuleSession(Loaded):
         if plan.compile and plan.speculation:
             self.drafting.rehearse(plan, self.stepper)
         if again := self._again(plan, batch, self.sampling(workload)):
+            emit(Phase(time.perf_counter(), "profile"))
             self.counted[self.shape(plan, batch)] = launches(again, self.model.device)
 
     def _again(self, plan: Plan, batch: Batch, sampling: Sampling) -> Callable[[], Any] | None:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CANCEL_GRACE_S = 0.5
 SILENCE_S = {
     "import": 180.0, "fetch": 120.0, "load": 600.0, "quantize": 1200.0, "compile": 3600.0, "capture": 600.0,
-    "warmup": 600.0, "run": 300.0,
+    "warmup": 600.0, "profile": 600.0, "run": 300.0,
 }  # fmt: skip
 """How long a worker may say nothing in each phase before it counts as hanging."""
 

@@ -21,7 +21,7 @@ from engine.run import grid, ranks
 from engine.spec import Lane, Workload, plan_for
 
 MEMORY_EVERY_S = 0.1
-COSTS = ("import", "fetch", "load", "quantize", "compile", "capture", "warmup")
+COSTS = ("import", "fetch", "load", "quantize", "compile", "capture", "warmup", "profile")
 
 
 class Cancelled(Exception):
