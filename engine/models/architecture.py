@@ -91,6 +91,15 @@ def architecture(config: dict[str, Any]) -> Architecture:
     )
 
 
+def odd_width(shape: Architecture | None) -> int | None:
+    """A width that bitsandbytes 0.50 packs into 4 bits wrongly or not at all on a CPU: inputs by 64, outputs by 32."""
+    if shape is None:
+        return None
+    inputs = (shape.hidden, shape.feed_forward, shape.heads * shape.head_dim)
+    steps = [*((width, 64) for width in inputs), (shape.kv_heads * shape.head_dim, 32)]
+    return next((width for width, step in steps if width % step), None)
+
+
 def known(model: str) -> Architecture | None:
     """The shape of a model by name: from the catalogue or a folder; None where only a fetch can tell."""
     try:

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from engine.models.architecture import odd_width
 from engine.optimizations import WeightQuantization
 from engine.plan import Plan
 
@@ -84,7 +85,7 @@ class BitsAndBytes(WeightQuantization):
     def settle(self, plan: Plan) -> str | None:
         if self.compute == "float16" and plan.device == "cpu":
             return "float16 has no fast matrix product on a CPU: set the compute format to auto, float32 or bfloat16."
-        if self.bits == 4 and plan.device == "cpu" and (odd := _odd(plan.shape)):
+        if self.bits == 4 and plan.device == "cpu" and (odd := odd_width(plan.shape)):
             return f"On a CPU bitsandbytes needs layers in steps of 64 and this model has one of {odd}: choose int8."
         return super().settle(plan)
 
@@ -104,12 +105,3 @@ class BitsAndBytes(WeightQuantization):
 
 LOSS = {"int8": (0.05, 0.85), "nf4": (0.4, 0.58), "fp4": (0.7, 0.5)}
 """Measured: int8 0.017 and 0.93 (0.028 and 0.90 with threshold 0), nf4 0.27 and 0.66, fp4 0.48 and 0.60."""
-
-
-def _odd(shape: Any) -> int | None:
-    """A width that bitsandbytes 0.50 packs wrongly or not at all on a CPU: inputs by 64, outputs by 32."""
-    if shape is None:
-        return None
-    inputs = (shape.hidden, shape.feed_forward, shape.heads * shape.head_dim)
-    steps = [*((width, 64) for width in inputs), (shape.kv_heads * shape.head_dim, 32)]
-    return next((width for width, step in steps if width % step), None)

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from engine.models.architecture import odd_width
 from engine.models.catalogue import MODELS
 from engine.models.resolve import RANDOM
 from engine.optimizations import Speculation
@@ -67,7 +68,12 @@ class DraftModel(Speculation):
         kind = plan.expected["draft_format"]
         if kind == "float16" and plan.device == "cpu":
             return "float16 has no fast matrix product on a CPU: choose bfloat16 or nf4 for the draft format."
-        if plan.draft["model"] == plan.model and kind == _same(plan):
+        own = plan.draft["model"] == plan.model
+        if kind == "nf4" and plan.device == "cpu" and own and (odd := odd_width(plan.shape)):
+            return (
+                f"On a CPU nf4 needs layers in steps of 64 and this model has one of {odd}: choose an int8 draft."
+            )
+        if own and kind == _same(plan):
             return (
                 f"The model's own weights in {kind} are as slow as the model itself: "
                 "choose a draft format with fewer bits, or another draft."

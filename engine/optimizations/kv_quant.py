@@ -51,6 +51,10 @@ class KVQuantization(Optimization):
             )
         return None
 
+    def expected_loss(self) -> tuple[float, float]:
+        narrow = (self.keys, self.values).count(4)
+        return LOSS[narrow]
+
     def on_transformers(self, plan: Plan) -> None:
         plan.kv_bits = {"keys": self.keys, "values": self.values, "group": self.size}
         plan.expected["kv_bits"] = f"{self.keys}/{self.values}"
@@ -74,3 +78,7 @@ class KVQuantization(Optimization):
 
     def badge(self) -> str:
         return f"keys {self.keys}, values {self.values} bits"
+
+
+LOSS = ((0.001, 0.98), (0.02, 0.93), (0.03, 0.93))
+"""By how many of the two have 4 bits. Measured on two texts: up to 1.5e-5 and 1.0, 0.0014 and 0.99, 0.005 and 0.98."""

@@ -39,6 +39,9 @@ class KVWindow(Optimization):
             )
         return None
 
+    def expected_loss(self) -> tuple[float, float]:
+        return LOSS if self.sinks and self.window >= 128 else LOST
+
     def on_transformers(self, plan: Plan) -> None:
         plan.window = {"sinks": self.sinks, "window": self.window}
         plan.expected["window"] = self.window
@@ -62,3 +65,9 @@ class KVWindow(Optimization):
 
     def badge(self) -> str:
         return f"window {self.window} + {self.sinks}"
+
+
+LOSS = (0.1, 0.85)
+"""Up to 400 tokens of text with sinks and a window of 128 or more. Measured with 128: 0.059 and 0.875."""
+LOST = (2.0, 0.3)
+"""A narrower window, or one without sinks. Measured with 64: 1.07 and 0.45 without sinks, 0.18 and 0.73 with."""
