@@ -95,7 +95,8 @@ class Loaded(Session):
 
     def shape(self, plan: Plan, batch: Batch) -> tuple:
         """What decides whether a batch needs a warm-up of its own."""
-        return (len(batch.prompts), batch.ragged, plan.cache, plan.sdpa, repr(plan.speculation))
+        kept = (plan.cache, repr(plan.window), repr(plan.kv_bits), plan.offload, bool(plan.prefix))
+        return (len(batch.prompts), batch.ragged, plan.sdpa, repr(plan.speculation), *kept)
 
     def _warm_one(self, plan: Plan, batch: Batch, workload: Any, emit: Emit) -> None:
         few = replace(batch, lengths=tuple(min(WARMUP_TOKENS, length) for length in batch.lengths), arrived=None)

@@ -70,9 +70,7 @@ class DraftModel(Speculation):
             return "float16 has no fast matrix product on a CPU: choose bfloat16 or nf4 for the draft format."
         own = plan.draft["model"] == plan.model
         if kind == "nf4" and plan.device == "cpu" and own and (odd := odd_width(plan.shape)):
-            return (
-                f"On a CPU nf4 needs layers in steps of 64 and this model has one of {odd}: choose an int8 draft."
-            )
+            return f"On a CPU nf4 needs layers in steps of 64 and this model has one of {odd}: choose an int8 draft."
         if own and kind == _same(plan):
             return (
                 f"The model's own weights in {kind} are as slow as the model itself: "

@@ -132,14 +132,15 @@ class Replicas:
         return plan_for(Lane.model_validate(command["lane"]), command["model"], machine())
 
     def _finished(self, command: Command, ends: list[Finished], served: list[dict[str, Any]]) -> Finished:
-        """One report for the group: every replica must have run what was planned, and the slowest sets each cost."""
+        """One report for the group: who served must have run what was planned, and the slowest sets each cost."""
         plan = self._plan(command)
         group = {"kind": len(served), "processes": served}
         reports = [{**end.effective, "replicas": group} for end in ends]
+        worked = [report for report in reports if report.get("replica", {}).get("requests")]
         names = dict.fromkeys(name for report in reports for name in report["costs"])
         shared = {key: value for key, value in reports[0].items() if key != "replica"}
         shared |= {
-            "unmet": list(dict.fromkeys(sentence for report in reports for sentence in plan.unmet(report))),
+            "unmet": list(dict.fromkeys(sentence for report in worked for sentence in plan.unmet(report))),
             "costs": {name: max(report["costs"].get(name, 0.0) for report in reports) for name in names},
             "warm": all(report["warm"] for report in reports),
         }

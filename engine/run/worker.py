@@ -109,7 +109,7 @@ class Worker:
         if command["do"] in ("serve", "end"):
             return self._share(command)
         plan = self._do(command)
-        return self._effective(plan) if plan else {}
+        return self._effective(plan, ran=command["do"] == "run") if plan else {}
 
     def _share(self, command: dict[str, Any]) -> dict[str, Any]:
         """A replica's part of a turn: requests of the workload that began, until the end asks what really ran."""
@@ -181,10 +181,14 @@ class Worker:
         self._sampled = t
         self.sender.put(memory.sample(t, **self.session.memory()), _silent)
 
-    def _effective(self, plan: Plan) -> dict[str, Any]:
-        """What really ran, with what was planned otherwise, what was decided on the way, and what it cost once."""
+    def _effective(self, plan: Plan, ran: bool = True) -> dict[str, Any]:
+        """What really ran, with what was planned otherwise, what was decided on the way, and what it cost once.
+
+        Before the first turn nothing has run: a warm worker still holds what the lane before it left behind.
+        """
         found = self.session.effective()
-        return {**found, "unmet": plan.unmet(found), "notes": plan.notes, "costs": self.costs, "warm": self.warm}
+        unmet = plan.unmet(found) if ran else []
+        return {**found, "unmet": unmet, "notes": plan.notes, "costs": self.costs, "warm": self.warm}
 
 
 def explain(error: Exception, what: str = "lane") -> Failed:
