@@ -73,6 +73,11 @@ class Attention(Optimization):
                 "transformers' FlexAttention reads the unused part of a static cache: "
                 "set the KV cache to dynamic and switch the compiled step off, or choose sdpa."
             )
+        if plan.attention == "flex_attention" and plan.device == "cpu" and plan.batch > 1:
+            return (
+                "torch's FlexAttention does not compile the mask of a padded batch on a CPU: "
+                "switch batching off, or choose sdpa."
+            )
         return None
 
     def because(self, other: Self | None, word: str) -> str | None:
