@@ -91,6 +91,11 @@ class Lab(Part):
         """The device on which this runs: cpu or cuda."""
         return "cpu"
 
+    def place(self, machine: Any) -> str:
+        """Where it runs: on the device that was asked for; auto is the GPU where there is one."""
+        asked = getattr(self, "device", "cpu")
+        return ("cuda" if has_gpu(machine) else "cpu") if asked == "auto" else asked
+
     def settle(self, machine: Any) -> str | None:
         """Why it cannot run with these knobs on this machine, as a sentence; None where it can."""
         return self.unavailable(machine)
@@ -152,6 +157,13 @@ def ladder(highest: int, steps: int = 4) -> list[int]:
 def has_gpu(machine: Any) -> bool:
     """Whether a worker may use a GPU here. On a Space with ZeroGPU only the web process may, for seconds."""
     return bool(machine.gpus) and not machine.zero_gpu
+
+
+def uncompiled(cls: type[Lab], machine: Any, model: Any = None) -> str | None:
+    """Why a lab of compiled loops cannot run here: for the processor they need a compiler."""
+    if machine.compiler or has_gpu(machine):
+        return None
+    return "The loops are compiled for this processor, and there is no C++ compiler: install g++ or set CXX."
 
 
 def fits(size: float, caches: dict[str, int]) -> str:

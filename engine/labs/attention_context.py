@@ -49,9 +49,6 @@ class AttentionContext(Lab):
     repeats: int = Field(5, ge=1, le=30, title="Repeats", description="Rounds in which every point gets a turn.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", title="Device", description="Where attention runs.")
 
-    def place(self, machine: Any) -> str:
-        return ("cuda" if has_gpu(machine) else "cpu") if self.device == "auto" else self.device
-
     def settle(self, machine: Any) -> str | None:
         cuda = self.place(machine) == "cuda"
         if cuda and not has_gpu(machine):

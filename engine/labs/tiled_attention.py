@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from engine.labs import Axis, Bench, Lab, LeftOut, Values, apart, fits, has_gpu, ladder, size, times
+from engine.labs import Axis, Bench, Lab, LeftOut, Values, apart, fits, has_gpu, ladder, size, times, uncompiled
 from engine.refusal import Refusal
 
 KEYS_CPU, QUERIES_CPU = (16, 32, 64, 128, 256, 512, 1024, 2048), (4, 16, 64, 256)
@@ -40,14 +40,7 @@ class TiledAttention(Lab):
     repeats: int = Field(5, ge=1, le=30, title="Repeats", description="Rounds in which every point gets a turn.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", title="Device", description="Where the loops run.")
 
-    @classmethod
-    def unavailable(cls, machine: Any, model: Any = None) -> str | None:
-        if machine.compiler or has_gpu(machine):
-            return None
-        return "The loops are compiled for this processor, and there is no C++ compiler: install g++ or set CXX."
-
-    def place(self, machine: Any) -> str:
-        return ("cuda" if has_gpu(machine) else "cpu") if self.device == "auto" else self.device
+    unavailable = classmethod(uncompiled)
 
     def settle(self, machine: Any) -> str | None:
         if self.heads % self.sharing:

@@ -6,7 +6,22 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from engine.labs import NOTABLE, Axis, Bench, Lab, LeftOut, Values, apart, fits, has_gpu, ladder, middle, size, times
+from engine.labs import (
+    NOTABLE,
+    Axis,
+    Bench,
+    Lab,
+    LeftOut,
+    Values,
+    apart,
+    fits,
+    has_gpu,
+    ladder,
+    middle,
+    size,
+    times,
+    uncompiled,
+)
 from engine.refusal import Refusal
 
 ROWS_CPU, TOKENS_CPU = (4, 16, 64, 256, 1024, 4096, 8192, 16384), (1, 2, 4, 8)
@@ -43,14 +58,7 @@ class TiledProduct(Lab):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", title="Device", description="Where the loops run.")
 
-    @classmethod
-    def unavailable(cls, machine: Any, model: Any = None) -> str | None:
-        if machine.compiler or has_gpu(machine):
-            return None
-        return "The loops are compiled for this processor, and there is no C++ compiler: install g++ or set CXX."
-
-    def place(self, machine: Any) -> str:
-        return ("cuda" if has_gpu(machine) else "cpu") if self.device == "auto" else self.device
+    unavailable = classmethod(uncompiled)
 
     def settle(self, machine: Any) -> str | None:
         if self.place(machine) == "cuda":
