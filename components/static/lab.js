@@ -1,7 +1,7 @@
 // The lab's board: one view (JSON) at a time, with its sentence, its pictures, and the tile that a visitor moves.
 
 import { plotly } from "./charts.js";
-import { make, spoken } from "./units.js";
+import { make, paced, spoken } from "./units.js";
 
 const DRAW_MS = 120;
 const STATES = {
@@ -16,7 +16,7 @@ export function mount({ element, props, watch, trigger, base }) {
 
 class Board {
   constructor(root, props, watch, trigger, base) {
-    Object.assign(this, { root, props, trigger, base, plots: [], key: "", cost: 0 });
+    Object.assign(this, { root, props, trigger, base, plots: [], key: "" });
     this.status = make("div", { class: "words", role: "status", "aria-live": "polite" });
     this.beside = make("div", { class: "beside" });
     this.pictures = make("div", { class: "pictures" });
@@ -26,21 +26,8 @@ class Board {
     this.resizer = new ResizeObserver((entries) => {
       for (const { target } of entries) if (window.Plotly && target.data) window.Plotly.Plots.resize(target);
     });
-    watch("value", () => this.schedule());
+    watch("value", paced(() => this.pull(), DRAW_MS)); // only the newest view is drawn
     this.pull();
-  }
-
-  // Views may come faster than they can be drawn: only the newest is, and never more often than is comfortable.
-  schedule() {
-    if (this.waiting) return;
-    this.waiting = true;
-    const draw = () => {
-      this.waiting = false;
-      const began = performance.now();
-      this.pull();
-      this.cost = 0.7 * this.cost + 0.3 * (performance.now() - began);
-    };
-    setTimeout(() => (document.hidden ? draw() : requestAnimationFrame(draw)), Math.max(DRAW_MS, 3 * this.cost));
   }
 
   pull() {

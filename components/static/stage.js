@@ -4,7 +4,7 @@ import { Charts } from "./charts.js";
 import { launches } from "./launches.js";
 import { clear, finish, laneCard, show, write } from "./lane.js";
 import { reality, table } from "./table.js";
-import { make } from "./units.js";
+import { make, paced } from "./units.js";
 
 const DRAW_MS = 120;
 const SILENCE_MS = 12000;
@@ -36,7 +36,7 @@ class Stage {
     root.replaceChildren(this.status, this.lanes, this.chartRow, this.after);
     this.charts = new Charts(this.chartRow, base, this.reduced);
     this.head = "";
-    this.cost = 0;
+    this.schedule = paced(() => this.flush(), DRAW_MS);
     this.heard = performance.now();
     watch("value", () => this.pull());
     watch("setup", () => this.preview());
@@ -73,19 +73,6 @@ class Stage {
     this.heard = performance.now();
     for (const text of added.split("\n")) if (text) this.pending.push(JSON.parse(text));
     this.schedule();
-  }
-
-  schedule() {
-    if (this.waiting) return;
-    this.waiting = true;
-    const draw = () => {
-      this.waiting = false;
-      const began = performance.now();
-      this.flush();
-      this.cost = 0.7 * this.cost + 0.3 * (performance.now() - began);
-    };
-    const pause = Math.max(DRAW_MS, 3 * this.cost);
-    setTimeout(() => (document.hidden ? draw() : requestAnimationFrame(draw)), pause);
   }
 
   // Apply what is due. Lines of a replay carry the second `at` which they are due on its clock.

@@ -45,3 +45,20 @@ export function swatch(number) {
   line.style.setProperty("--lane", `var(--lane-${number})`);
   return line;
 }
+
+// A drawing on its own clock: asked for at any pace, done no more often than is comfortable.
+export function paced(draw, leastMs) {
+  let waiting = false;
+  let cost = 0;
+  const run = () => {
+    waiting = false;
+    const began = performance.now();
+    draw();
+    cost = 0.7 * cost + 0.3 * (performance.now() - began);
+  };
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    setTimeout(() => (document.hidden ? run() : requestAnimationFrame(run)), Math.max(leastMs, 3 * cost));
+  };
+}

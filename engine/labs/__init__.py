@@ -88,10 +88,6 @@ class Lab(Part):
             raise Refusal(f"{where}{said}.") from None
 
     def place(self, machine: Any) -> str:
-        """The device on which this runs: cpu or cuda."""
-        return "cpu"
-
-    def place(self, machine: Any) -> str:
         """Where it runs: on the device that was asked for; auto is the GPU where there is one."""
         asked = getattr(self, "device", "cpu")
         return ("cuda" if has_gpu(machine) else "cpu") if asked == "auto" else asked
