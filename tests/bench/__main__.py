@@ -16,7 +16,9 @@ SUITES = {"alone": alone.run, "ladder": ladder.run, "arrivals": arrivals.run, "o
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("suite", nargs="?", choices=["all", *SUITES], default="all")
-    parser.add_argument("cases", nargs="*", help="names of cases (ladder: their beginnings); all of them when none is given")
+    parser.add_argument(
+        "cases", nargs="*", help="names of cases (ladder: their beginnings); all of them when none is given"
+    )
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--json", type=Path, default=Path(tempfile.gettempdir()) / "pitlane-bench.json")
