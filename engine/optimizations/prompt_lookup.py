@@ -35,4 +35,4 @@ class PromptLookup(Speculation):
     on_generate = on_transformers
 
     def badge(self) -> str:
-        return f"guesses from the text, {'up to ' if self.adaptive else ''}{self.guesses}"
+        return f"prompt lookup {self.guesses}"
