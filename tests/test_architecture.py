@@ -18,7 +18,8 @@ FLOORS = (
     ("engine.address", "engine.presets", "engine.measure"),
     ("engine.run",),
     ("engine.console", "engine.lab_console"),
-    ("engine.__main__", "components"),
+    ("engine.commands", "components"),
+    ("engine.__main__",),
     ("app",),
 )
 WEB = """

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from engine.__main__ import _markdown, _parser
+from engine.__main__ import parser
+from engine.commands.optimizations import markdown
 from engine.presets import presets
 
 ROOT = Path(__file__).parents[1]
@@ -11,13 +12,13 @@ TEXT = (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_table_of_toggles_is_the_registrys():
-    assert _markdown() in TEXT, "replace it with the output of: python -m engine optimizations --markdown"
+    assert markdown() in TEXT, "replace it with the output of: python -m engine optimizations --markdown"
 
 
 def test_the_commands_exist():
     for line in re.findall(r"^python -m engine (.*?)(?:  +#.*)?$", TEXT, re.M):
         for command in line.split(" | ") if " | " in line else [line]:
-            parsed = _parser().parse_args(command.split())
+            parsed = parser().parse_args(command.split())
             if hasattr(parsed, "preset"):
                 assert parsed.preset in presets()
 
