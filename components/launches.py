@@ -7,6 +7,12 @@ NAMED = 8
 """Names that get a segment of their own; the rest of a step is one segment."""
 
 
+def of(result: dict[str, Any]) -> dict[str, Any] | None:
+    """The picture of a run's result."""
+    lanes = result["lanes"]
+    return picture([lane["name"] for lane in lanes], [lane["effective"].get("launches") for lane in lanes])
+
+
 def picture(names: Sequence[str], records: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
     """`records` holds each lane's `effective["launches"]`; None where no lane has one.
 

@@ -11,14 +11,13 @@ from typing import Any
 
 import gradio as gr
 
-from components import figures, workload
+from components import figures, lab_figures, workload
 from components.header import header
 from components.history import history, listed
-from components.lab_figures import pictures
 from components.labs import Labs
 from components.lanes import Lanes, badges, checked, collected, copied, grown, shrunk, spread
-from components.launches import picture
 from components.lessons import lessons
+from components.pictures import pictures
 from components.race import Race, line, replay
 from components.stage import stage
 from components.summary import TIPS, summary
@@ -95,7 +94,7 @@ class Page:
 
     def _labs(self) -> None:
         """The second place of the page, below the race, with its own buttons and its own picture."""
-        room = Labs(self.jobs, pictures)
+        room = Labs(self.jobs, lab_figures.pictures)
         room.build()
         room.wire(self.owner)
 
@@ -226,7 +225,7 @@ class Page:
     def _closing(self, run: str, state: str) -> str:
         result = self.jobs.result(run)
         ran = any(one["rounds"] for one in result["lanes"]) if result else False
-        end = line("end", replayable=ran, **summary(result, ENDED[state]), launches=_launches(result))
+        end = line("end", replayable=ran, **summary(result, ENDED[state]), pictures=pictures(result))
         return self._typical(run) * ran + end
 
     def _typical(self, run: str, paced: bool = False) -> str:
@@ -271,12 +270,6 @@ class Page:
             raise gr.Error(str(error), print_exception=False) from None
         async for text in self._follow(run):
             yield text
-
-
-def _launches(result: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The picture of what one decode step launches in each lane."""
-    lanes = result["lanes"] if result else []
-    return picture([lane["name"] for lane in lanes], [lane["effective"].get("launches") for lane in lanes])
 
 
 def _buttons(running: bool) -> tuple:

@@ -21,7 +21,6 @@ const STYLE = `
 
 // `names` are the lanes' names, `picture` is what components/launches.py makes: most, lanes, sentence.
 export function launches(names, picture) {
-  if (!picture) return null;
   const rows = make("div", { class: "rows" });
   names.forEach((name, number) => {
     const lane = picture.lanes[number];

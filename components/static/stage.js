@@ -1,8 +1,8 @@
 // The stage: reads an append-only log of view lines and draws it on its own clock, never faster than it can.
 
 import { Charts } from "./charts.js";
-import { launches } from "./launches.js";
 import { clear, finish, laneCard, show, write } from "./lane.js";
+import { drawn } from "./pictures.js";
 import { reality, table } from "./table.js";
 import { make, paced } from "./units.js";
 
@@ -171,8 +171,7 @@ class Stage {
     this.say(...this.outcome(line), again, reuse);
     const names = this.start.lanes.map((lane) => lane.name);
     this.after.replaceChildren();
-    const picture = launches(names, line.launches);
-    if (line.rows.length) this.after.append(table(names, line), ...(picture ? [picture] : []), reality(names, line));
+    if (line.rows.length) this.after.append(table(names, line), ...drawn(names, line.pictures), reality(names, line));
   }
 
   // Title and further words of the end. With several verdicts each one's reasons go to its own lane's card.

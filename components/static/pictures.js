@@ -1,0 +1,10 @@
+// The pictures under the comparison of a race, by the names of components/pictures.py.
+
+import { launches } from "./launches.js";
+
+const PICTURES = { launches };
+
+// DOM nodes in the order in which the server sent the pictures. `names` are the lanes' names.
+export function drawn(names, pictures) {
+  return Object.entries(pictures ?? {}).map(([name, data]) => PICTURES[name](names, data));
+}
