@@ -8,16 +8,18 @@ from pathlib import Path
 
 from engine.measure.machine import machine
 from engine.run.pool import Pool
-from tests.bench import alone, arrivals, ladder, observer
+from tests.bench import alone, arrivals, ladder, observer, packed
 
-SUITES = {"alone": alone.run, "ladder": ladder.run, "arrivals": arrivals.run, "observer": observer.run}
+SUITES = {suite.__name__.rpartition(".")[2]: suite.run for suite in (alone, ladder, arrivals, packed, observer)}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("suite", nargs="?", choices=["all", *SUITES], default="all")
     parser.add_argument(
-        "cases", nargs="*", help="names of cases (ladder: their beginnings); all of them when none is given"
+        "cases",
+        nargs="*",
+        help="names of cases (ladder: their beginnings; arrivals: rates); all of them when none is given",
     )
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--model", default="smollm2-135m")

@@ -7,7 +7,8 @@ from engine.spec import Experiment
 from tests.bench.alone import SEVERAL
 from tests.bench.measuring import faults, heading, line, measure, middle, ratio
 
-RATES = (0.5, 1.5, 4.0)
+RATES = (1.0, 2.0, 4.0)
+"""Requests a second: well below, near and above what eight places serve on two cores."""
 SLOTS = 8
 LANES = {
     "static": {"opts": {"batching": {"size": SLOTS}}},
@@ -18,12 +19,14 @@ FIGURES = ("output_tok_per_s", "ttft_ms", "ttft_p90_ms", "queue_ms", "tpot_ms", 
 
 
 def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
-    """Print one row for each lane and rate; the ratio is against static batching."""
+    """Print one row for each lane and rate (`only`: these rates); the ratio is against static batching."""
     print(heading("requests/s", "lane", *FIGURES, "tok/s ratio to static", "note"))
     kept = {}
     for rate in RATES:
+        if only and str(rate) not in only:
+            continue
         workload = {
-            "prompts": SEVERAL, "requests": 24, "max_new_tokens": 40, "spread": 0.8, "arrivals": "poisson",
+            "prompts": SEVERAL, "requests": 12, "max_new_tokens": 40, "spread": 0.8, "arrivals": "poisson",
             "rate": rate, "ttft_limit_ms": 2000.0, "tpot_limit_ms": 200.0,
         }  # fmt: skip
         found = measure(Experiment.read({"rounds": rounds, "model": model, "workload": workload, "lanes": LANES}), pool)
