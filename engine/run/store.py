@@ -34,6 +34,17 @@ MIGRATIONS = (
     );
     CREATE INDEX labs_by_owner ON labs (owner, created);
     """,
+    """
+    CREATE TABLE studies (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, created REAL NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,
+        process INTEGER NOT NULL, title TEXT NOT NULL, study TEXT NOT NULL, sentence TEXT NOT NULL
+    );
+    CREATE INDEX studies_by_owner ON studies (owner, created);
+    CREATE TABLE points (
+        study TEXT NOT NULL, number INTEGER NOT NULL, run TEXT, point TEXT NOT NULL, outcome TEXT,
+        PRIMARY KEY (study, number)
+    );
+    """,
 )
 """Append only: the database's user_version says how many of them it has seen."""
 
