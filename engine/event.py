@@ -55,7 +55,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes in use; None is unknown. On CUDA `allocated`, `reserved` (by torch) and `device` (whole GPU)."""
+    """Bytes in use; None is unknown. On CUDA `allocated`, `reserved` (by torch) and `device` (whole GPU).
+
+    `peak` is the most since the sample before, `base` what the process held before its model was loaded, `slack`
+    what the allocator keeps free for later, and `graphs` what recorded CUDA graphs keep for themselves.
+    """
 
     t: float
     weights: int | None = None
@@ -65,6 +69,48 @@ class Memory:
     allocated: int | None = None
     reserved: int | None = None
     device: int | None = None
+    base: int | None = None
+    slack: int | None = None
+    graphs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """A counter of energy said so many `joules` for the last `seconds`; `source` is the counter's name."""
+
+    t: float
+    joules: float
+    seconds: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What happened on the machine during a turn of `seconds`; None is unknown.
+
+    `own`, `others` and `idle` are processor seconds over all `cores`: of this lane's processes, of everything else,
+    and of nobody. `swapped` counts bytes of the whole machine, `faults` the lane's pages that came from a disk.
+    `held` are seconds in which a quota held it back, `throttles` how often heat slowed the processor, `heat` the
+    seconds in which heat or power slowed the GPU; `strangers` are other processes that computed on it, and `clock`
+    is its speed in MHz at the end. `recompiles` counts graphs that were compiled meanwhile, `suspended` the seconds
+    that the machine slept.
+    """
+
+    t: float
+    seconds: float
+    cores: int | None = None
+    own: float | None = None
+    others: float | None = None
+    idle: float | None = None
+    swapped: int | None = None
+    faults: int | None = None
+    held: float | None = None
+    throttles: int | None = None
+    heat: float | None = None
+    strangers: int | None = None
+    clock: float | None = None
+    recompiles: int | None = None
+    suspended: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +139,11 @@ class Failed:
     status: Literal["failed", "refused", "cancelled"] = "failed"
 
 
-Event = Phase | Request | Admitted | Step | Memory | Point | Finished | Failed
+Event = Phase | Request | Admitted | Step | Memory | Power | Conditions | Point | Finished | Failed
 TERMINAL = (Finished, Failed)
 KINDS: dict[str, type] = {
-    kind.__name__.lower(): kind for kind in (Phase, Request, Admitted, Step, Memory, Point, Finished, Failed)
+    kind.__name__.lower(): kind
+    for kind in (Phase, Request, Admitted, Step, Memory, Power, Conditions, Point, Finished, Failed)
 }
 
 
