@@ -1,0 +1,6 @@
+"""The kinds of studies by the names under which the history keeps them."""
+
+from engine.run.study import Study
+from engine.run.sweep import Sweep
+
+KINDS: dict[str, type[Study]] = {one.kind: one for one in (Sweep,)}
