@@ -47,6 +47,8 @@ MIGRATIONS = (
     """,
 )
 """Append only: the database's user_version says how many of them it has seen."""
+STUDY = "study-"
+"""Beginning of the owner of a run that is a study's point."""
 
 
 def home() -> Path:
@@ -161,10 +163,10 @@ class Store:
         return found
 
     def history(self, owner: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """The newest runs, of one owner or of all, without their events."""
+        """The newest runs, of one owner or of all, without their events; a study's points are listed with the study."""
         sql = """SELECT id, owner, process, created, state, title, model, simulated, sentence, experiment FROM runs
-                 WHERE (? IS NULL OR owner = ?) ORDER BY created DESC LIMIT ?"""
-        return [_listed(dict(row)) for row in self._rows(sql, (owner, owner, limit))]
+                 WHERE owner = ? OR (? IS NULL AND owner NOT LIKE ? || '%') ORDER BY created DESC LIMIT ?"""
+        return [_listed(dict(row)) for row in self._rows(sql, (owner, owner, STUDY, limit))]
 
     def add_lab(self, owner: str, result: dict[str, Any]) -> None:
         """Keep the result of a lab that has ended."""

@@ -11,13 +11,12 @@ from typing import Any, Protocol
 from engine.refusal import Refusal
 from engine.run.jobs import Jobs
 from engine.run.marks import marks
+from engine.run.store import STUDY
 from engine.run.study import REFUSED, RUNNING, Entry, Known, Outcome, Point, Study, Values, outcome, refused
 from engine.run.study_table import StudyTable
 
 LOOK_S = 0.05
 KEPT = 32
-OWNER = "study-"
-"""Beginning of the owner of a point's run: such runs belong to their study, and lists of runs leave them out."""
 
 
 class Place(Protocol):
@@ -40,7 +39,7 @@ class Here:
     def measure(self, study: str, point: Point, stopped: Callable[[], bool]) -> Outcome | None:
         if why := refused(point.experiment):
             return Outcome(REFUSED, why)
-        owner = f"{OWNER}{study}"
+        owner = f"{STUDY}{study}"
         try:
             run = self.jobs.submit(point.experiment, owner)
         except Refusal as refusal:
