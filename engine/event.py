@@ -114,6 +114,14 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """After the turns, what a lane's text is worth: `quality` against the reference, or the fate of its `equality`."""
+
+    t: float
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """A lab measured the point with this `index` of its grid once: its `seconds`, and at first what else is known."""
 
@@ -139,11 +147,11 @@ class Failed:
     status: Literal["failed", "refused", "cancelled"] = "failed"
 
 
-Event = Phase | Request | Admitted | Step | Memory | Power | Conditions | Point | Finished | Failed
+Event = Phase | Request | Admitted | Step | Memory | Power | Conditions | Judged | Point | Finished | Failed
 TERMINAL = (Finished, Failed)
 KINDS: dict[str, type] = {
     kind.__name__.lower(): kind
-    for kind in (Phase, Request, Admitted, Step, Memory, Power, Conditions, Point, Finished, Failed)
+    for kind in (Phase, Request, Admitted, Step, Memory, Power, Conditions, Judged, Point, Finished, Failed)
 }
 
 

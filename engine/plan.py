@@ -9,6 +9,8 @@ LEASE = (
     "backend", "model", "device", "dtype", "attention", "quantization", "draft", "merged", "kernels", "compile",
     "threads", "replicas", "tensor_parallel",
 )  # fmt: skip
+LOSS = ("dtype", "quantization", "window", "kv_bits")
+"""The fields that decide which numbers are computed with, and so how far predictions may be from the model's own."""
 
 
 @dataclass
@@ -53,6 +55,10 @@ class Plan:
     def lease(self) -> tuple:
         """The key under which a worker with this plan's model is kept warm."""
         return tuple(repr(getattr(self, name)) for name in LEASE)
+
+    def loss(self) -> tuple:
+        """What is lost on the way: plans that agree in it claim to write the same text."""
+        return tuple(repr(getattr(self, name)) for name in LOSS)
 
     @property
     def compiles(self) -> bool:

@@ -132,6 +132,11 @@ class Lane(Spec):
         order = list(optimizations())
         return dict(sorted({**every, **self.opts}.items(), key=lambda item: order.index(item[0])))
 
+    def exact(self) -> "Lane":
+        """The same lane without loss: in float32, with only what changes no token there."""
+        kept = {name: exact for name, opt in self.in_effect().items() if (exact := opt.exact())}
+        return Lane(backend=self.backend, device=self.device, opts=kept)
+
 
 class Expectation(Spec):
     """What a preset's author expects, so that a surprise is visible."""
@@ -151,6 +156,9 @@ class Experiment(Spec):
     expect: Expectation | None = None
     model: str = Field(DEFAULT_MODEL, min_length=1, max_length=300)
     rounds: int = Field(8, ge=1, le=64)
+    quality: bool = Field(
+        True, title="Quality", description="After the turns, read a text in every lossy lane and compare predictions."
+    )
     workload: Workload
     lanes: dict[str, Lane] = Field(min_length=1)
 

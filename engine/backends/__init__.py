@@ -38,6 +38,10 @@ class Session:
         """Generate for just these requests of the workload that began; `arrived` says when each of them came."""
         raise AttributeError(f"{type(self).__name__} does not share")
 
+    def load(self, plan: Plan, workload: Any, emit: Emit) -> None:
+        """The loading part of `prepare`, for `read`. Raises Refusal for bad input."""
+        raise AttributeError(f"{type(self).__name__} loads no model")
+
     def say(self, step: Step) -> Step:
         """Put the text pieces into a step; called in the sender's thread, away from the timed one."""
         return step

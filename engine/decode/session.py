@@ -1,7 +1,7 @@
 """Sessions over a loaded HF model: loading, checking, warming up, and taking requests as they come."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from engine.decode.attention import allowed
 from engine.decode.compiled import compilations
 from engine.decode.drafting import Drafting
 from engine.decode.prompts import Batch, batches, check_context, encode, everything, pick
+from engine.decode.reading import read
 from engine.decode.sampling import Sampling
 from engine.decode.texts import Texts
 from engine.event import Admitted, Phase, Request
@@ -41,10 +42,19 @@ class Loaded(Session):
         self.drafting = Drafting()
 
     def prepare(self, plan: Plan, workload: Any, emit: Emit) -> None:
+        self.load(plan, workload, emit)
+        self.warm(plan, workload, emit)
+
+    def load(self, plan: Plan, workload: Any, emit: Emit) -> None:
         torch.set_num_threads(plan.threads or ALL_THREADS)
         if self.model is None:
             self._load(plan, workload, emit)
-        self.warm(plan, workload, emit)
+
+    @torch.inference_mode()
+    def read(self, plan: Plan, beginning: Sequence[int], rest: Sequence[int]) -> Iterator[torch.Tensor]:
+        """Logits that predict each token of `rest` after `beginning`: float32 [positions, vocabulary], in pieces."""
+        with allowed(plan):
+            yield from read(self.model, plan, beginning, rest)
 
     def run(self, plan: Plan, workload: Any, emit: Emit) -> None:
         whole = self.begin(plan, workload)

@@ -56,6 +56,10 @@ class Optimization(Part):
         """
         return None
 
+    def exact(self) -> Self | None:
+        """What takes its place in a lane that loses nothing: itself, or None where only its absence will do."""
+        return self if self.lossless else None
+
     def badge(self) -> str:
         """What a lane shows while this is on."""
         return self.title

@@ -57,6 +57,9 @@ class Precision(Optimization):
             return "32-bit weights are twice the bytes to read for every token"
         return None
 
+    def exact(self) -> Self:
+        return type(self)(dtype="float32")
+
     def expected_loss(self) -> tuple[float, float]:
         return LOSS[self.dtype]
 
