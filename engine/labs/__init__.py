@@ -43,7 +43,7 @@ class Bench:
 
     def call(self, point: Values) -> Callable[[], Any]:
         """The work of one point, warmed up by its first call. Raises LeftOut where it cannot run here."""
-        raise NotImplementedError
+        raise AttributeError(f"{type(self).__name__} does not say it")
 
     def check(self, point: Values, output: Any) -> Values:
         """Facts about a point's first output, for instance its largest error. Raises ArithmeticError if it is wrong."""
@@ -55,6 +55,32 @@ class Bench:
     def facts(self) -> Values:
         """What really ran: the device, the caches that its tiles may fit in, the threads."""
         return {}
+
+
+class TorchBench(Bench):
+    """A bench whose work torch does. Subclasses set `torch`, `device` (cpu or cuda) and `kind`, the number format."""
+
+    torch: Any
+    device: str
+    kind: Any
+
+    def wait(self) -> None:
+        if self.device == "cuda":
+            self.torch.cuda.synchronize()
+
+    def facts(self) -> Values:
+        return {
+            "device": self.device,
+            "name": self.torch.cuda.get_device_name() if self.device == "cuda" else "processor",
+            "threads": self.torch.get_num_threads() if self.device == "cpu" else None,
+            "number_format": self.format,
+            "memory": "peak of torch's allocations" if self.device == "cuda" else "peak resident memory of the process",
+        }
+
+    @property
+    def format(self) -> str:
+        """The number format by its name, such as float32."""
+        return str(self.kind).removeprefix("torch.")
 
 
 class Lab(Part):
@@ -98,7 +124,7 @@ class Lab(Part):
 
     def grid(self, machine: Any) -> list[Values]:
         """The points to be measured, plain data, in the order in which a picture is filled."""
-        raise NotImplementedError
+        raise AttributeError(f"{type(self).__name__} does not say it")
 
     def point(self, across: Any, along: Any, machine: Any) -> Values:
         """One point of the user's own choice. Raises Refusal where there can be none."""
@@ -114,7 +140,7 @@ class Lab(Part):
 
     def open(self, machine: Any) -> Bench:
         """Set up inside the worker; may import torch, ctypes and triton. Raises Refusal."""
-        raise NotImplementedError
+        raise AttributeError(f"{type(self).__name__} does not say it")
 
     def derive(self, points: list[Values]) -> list[Values]:
         """The measured points with what follows from their `seconds`, for instance rates and ratios."""
@@ -133,7 +159,7 @@ class Lab(Part):
 
     def sentence(self, points: list[Values], facts: Values) -> str:
         """Which point is best and why, from the figures alone."""
-        raise NotImplementedError
+        raise AttributeError(f"{type(self).__name__} does not say it")
 
     def describe(self, machine: Any) -> Values:
         """What a picture needs, JSON-ready."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import psutil
 from pydantic import Field
 
-from engine.labs import Axis, Bench, Lab, LeftOut, Values, apart, has_gpu, size, times
+from engine.labs import Axis, Bench, Lab, LeftOut, TorchBench, Values, apart, has_gpu, size, times
 
 KERNELS = {
     "eager": "eager",
@@ -121,7 +121,7 @@ def _longest(points: list[Values]) -> list[Values]:
     return [one for one in timed if one["context"] == max(shared)] if shared else []
 
 
-class _Bench(Bench):
+class _Bench(TorchBench):
     """Random queries, keys and values for each context; every kernel's result is compared with flash or math."""
 
     weighs: ClassVar[bool] = True
@@ -213,18 +213,9 @@ class _Bench(Bench):
             raise ArithmeticError(f"{KERNELS[point['kernel']]} differs from SDPA by {worst:.3g}")
         return {"error": worst}
 
-    def wait(self) -> None:
-        if self.device == "cuda":
-            self.torch.cuda.synchronize()
-
-    def facts(self) -> Values:
-        memory = "peak of torch's allocations" if self.device == "cuda" else "peak resident memory of the process"
-        threads = self.torch.get_num_threads() if self.device == "cpu" else None
-        return {"device": self.device, "name": self._name(), "memory": memory, "threads": threads}
-
     def _name(self) -> str:
         where = self.torch.cuda.get_device_name() if self.device == "cuda" else "this processor"
-        return f"{str(self.kind).removeprefix('torch.')} on {where}"
+        return f"{self.format} on {where}"
 
 
 def _causal(batch: Any, head: Any, query: Any, key: Any) -> Any:

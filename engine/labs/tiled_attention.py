@@ -5,7 +5,21 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from engine.labs import Axis, Bench, Lab, LeftOut, Values, apart, fits, has_gpu, ladder, size, times, uncompiled
+from engine.labs import (
+    Axis,
+    Bench,
+    Lab,
+    LeftOut,
+    TorchBench,
+    Values,
+    apart,
+    fits,
+    has_gpu,
+    ladder,
+    size,
+    times,
+    uncompiled,
+)
 from engine.refusal import Refusal
 
 KEYS_CPU, QUERIES_CPU = (16, 32, 64, 128, 256, 512, 1024, 2048), (4, 16, 64, 256)
@@ -138,7 +152,7 @@ class TiledAttention(Lab):
         return ""
 
 
-class _Bench(Bench):
+class _Bench(TorchBench):
     """Queries, keys and values of normal random numbers with a fixed seed, and the result in float64."""
 
     weighs: ClassVar[bool] = True
@@ -149,7 +163,7 @@ class _Bench(Bench):
         self.lab, self.device, self.torch = lab, device, torch
         torch.set_num_threads(lab.threads if device == "cpu" else torch.get_num_threads())
         torch.manual_seed(0)
-        kind = torch.float32 if device == "cpu" else torch.float16
+        self.kind = kind = torch.float32 if device == "cpu" else torch.float16
         shape = (lab.context, lab.width)
         self.q = torch.randn(lab.heads, *shape, device=device).to(kind)
         self.k, self.v = (torch.randn(lab.heads // lab.sharing, *shape, device=device).to(kind) for _ in "kv")
@@ -207,13 +221,5 @@ class _Bench(Bench):
             raise ArithmeticError(f"the attention of {point} is wrong by {worst:.3g}")
         return {"error": worst}
 
-    def wait(self) -> None:
-        if self.device == "cuda":
-            self.torch.cuda.synchronize()
-
     def facts(self) -> Values:
-        name = self.torch.cuda.get_device_name() if self.device == "cuda" else "processor"
-        threads = self.torch.get_num_threads() if self.device == "cpu" else None
-        memory = "peak of torch's allocations" if self.device == "cuda" else "peak resident memory of the process"
-        return {"device": self.device, "name": name, "threads": threads, "caches": self.caches, "memory": memory,
-                "number_format": str(self.q.dtype).removeprefix("torch.")}  # fmt: skip
+        return {**super().facts(), "caches": self.caches}

@@ -12,6 +12,7 @@ from engine.labs import (
     Bench,
     Lab,
     LeftOut,
+    TorchBench,
     Values,
     apart,
     fits,
@@ -173,7 +174,7 @@ def _unlike(seconds: list[float]) -> float:
     return sum((one - sum(logs) / len(logs)) ** 2 for one in logs)
 
 
-class _Bench(Bench):
+class _Bench(TorchBench):
     """X and W of normal random numbers with a fixed seed, and the product in float64 to compare with."""
 
     def __init__(self, lab: TiledProduct, machine: Any, device: str):
@@ -182,7 +183,7 @@ class _Bench(Bench):
         self.lab, self.device, self.torch = lab, device, torch
         torch.set_num_threads(lab.threads if device == "cpu" else torch.get_num_threads())
         torch.manual_seed(0)
-        kind = torch.float32 if device == "cpu" else torch.float16
+        self.kind = kind = torch.float32 if device == "cpu" else torch.float16
         self.x = torch.randn(lab.tokens, lab.depth, device=device).to(kind)
         self.w = torch.randn(lab.rows, lab.depth, device=device).to(kind)
         self.exact = self.x.double() @ self.w.double().T
@@ -225,15 +226,8 @@ class _Bench(Bench):
             raise ArithmeticError(f"the product of {point} is wrong by {worst:.3g}")
         return {"error": worst}
 
-    def wait(self) -> None:
-        if self.device == "cuda":
-            self.torch.cuda.synchronize()
-
     def facts(self) -> Values:
-        name = self.torch.cuda.get_device_name() if self.device == "cuda" else "processor"
-        threads = self.torch.get_num_threads() if self.device == "cpu" else None
-        return {"device": self.device, "name": name, "threads": threads, "caches": self.caches,
-                "number_format": str(self.x.dtype).removeprefix("torch.")}  # fmt: skip
+        return {**super().facts(), "caches": self.caches}
 
 
 def _shared(torch: Any) -> dict[str, int]:

@@ -10,6 +10,9 @@ from engine.plan import Plan
 WITHOUT_PLAN = ("gpt2", "gpt_neo", "gpt_bigcode", "opt", "bloom", "falcon", "mpt", "stablelm", "persimmon", "mamba")
 """Architectures for which transformers has no plan; the worker asks transformers itself before it reads a weight."""
 
+RANKS_PER_CORE = 2
+"""So that the embedded model, whose heads three ranks can share, can be cut on two cores."""
+
 
 class TensorParallel(Optimization):
     """Cut each weight matrix into shares, one for each GPU, and let all of them work on every token.
@@ -55,9 +58,8 @@ class TensorParallel(Optimization):
         plan.expected["tensor_parallel"] = self.size
 
     def settle(self, plan: Plan) -> str | None:
-        have, what = (plan.gpus, "GPU") if plan.device == "cuda" else (plan.cores, "core")
-        if have < self.size:
-            return f"{self.size} ranks need {self.size} {what}s, and this machine has {have}: choose fewer."
+        if sentence := self._crowded(plan):
+            return sentence
         rewrites = {
             "quantized weights": plan.quantization,
             "merged projections": plan.merged,
@@ -74,6 +76,15 @@ class TensorParallel(Optimization):
             if clash
             else None
         )
+
+    def _crowded(self, plan: Plan) -> str | None:
+        """One GPU each; on a processor ranks may share cores, since there is nothing to win there anyway."""
+        if plan.device == "cuda" and plan.gpus < self.size:
+            return f"{self.size} ranks need {self.size} GPUs, and this machine has {plan.gpus}: choose fewer."
+        if plan.device != "cuda" and plan.cores * RANKS_PER_CORE < self.size:
+            cores = "1 core" if plan.cores == 1 else f"{plan.cores} cores"
+            return f"{self.size} ranks are too many for {cores}: choose at most {plan.cores * RANKS_PER_CORE}."
+        return None
 
     def because(self, other: "TensorParallel | None", word: str) -> str | None:
         if other is None:

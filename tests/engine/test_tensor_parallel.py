@@ -10,7 +10,7 @@ import pytest
 
 from engine.event import Failed, Memory, Step
 from engine.measure.machine import machine
-from engine.optimizations.tensor_parallel import WITHOUT_PLAN
+from engine.optimizations.tensor_parallel import WITHOUT_PLAN, TensorParallel
 from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.run.child import ROOT
@@ -164,3 +164,12 @@ def test_a_model_without_a_plan_is_refused_before_its_weights_are_read(tmp_path)
     BioGptConfig().save_pretrained(tmp_path)
     with pytest.raises(Refusal, match="no plan to cut a biogpt model"):
         load_sharded(Source("m", "folder", tmp_path), tmp_path, Plan("transformers", "m", tensor_parallel=2), {})
+
+
+def test_ranks_may_share_cores_but_not_without_end():
+    """The embedded model has nine heads and three of keys and values: three ranks on two cores."""
+    assert plan_for(Lane(device="cpu", opts={"tensor_parallel": {"size": 3}}), "smollm2-135m", machine())
+    three = TensorParallel(size=3)
+    assert three.settle(Plan("transformers", "m", cores=2)) is None
+    assert three.settle(Plan("transformers", "m", cores=1)) == "3 ranks are too many for 1 core: choose at most 2."
+    assert "need 3 GPUs" in three.settle(Plan("transformers", "m", device="cuda", cores=8, gpus=2))
