@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.models.families import Family, family
 from engine.models.resolve import resolve
 from engine.refusal import Refusal
 
@@ -16,6 +17,11 @@ NAMES = {
     "kv_heads": ("num_key_value_heads", "multi_query_kv_heads"),
     "feed_forward": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
     "experts": ("num_local_experts", "num_experts", "n_routed_experts"),
+    "per_token": ("num_experts_per_tok", "num_experts_per_token", "moe_topk"),
+    "expert_width": ("moe_intermediate_size",),
+    "shared_width": ("shared_expert_intermediate_size",),
+    "shared_experts": ("n_shared_experts", "num_shared_experts"),
+    "dense_layers": ("first_k_dense_replace",),
 }
 STATES = (
     "mamba",
@@ -38,7 +44,8 @@ class Architecture:
 
     `window` is a sliding attention window, and `sliding` the number of layers that have it; `experts` is 0 for a
     dense model; `quantized` names the method of a checkpoint that comes quantized; `keeps_kv` is false for models
-    that carry a running state instead.
+    that carry a running state instead. Of the experts, `experts_per_token` of width `expert_width` read each token,
+    beside shared ones of `shared_width` together; `dense_layers` have none. `family` says how layers are built.
     """
 
     model_type: str
@@ -57,6 +64,11 @@ class Architecture:
     quantized: str | None
     keeps_kv: bool
     sliding: int = 0
+    experts_per_token: int = 0
+    expert_width: int = 0
+    shared_width: int = 0
+    dense_layers: int = 0
+    family: Family = Family()
 
     def kv_bytes_per_token(self, bytes_per_value: float) -> float:
         """Bytes of the keys and values of one token in all layers: 2 x layers x kv heads x head size x bytes."""
@@ -71,6 +83,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
     heads = found["heads"] or 1
     hidden = found["hidden"] or 0
     quantized = (whole.get("quantization_config") or {}).get("quant_method")
+    context = _first(config, CONTEXT_KEYS)
     return Architecture(
         model_type=kind,
         layers=found["layers"] or 0,
@@ -80,7 +93,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
         head_dim=config.get("head_dim") or hidden // heads,
         feed_forward=found["feed_forward"] or 4 * hidden,
         vocabulary=config.get("vocab_size") or 0,
-        context=_first(config, CONTEXT_KEYS),
+        context=context,
         window=_window(config),
         soft_cap=config.get("attn_logit_softcapping"),
         experts=found["experts"] or 0,
@@ -88,7 +101,25 @@ def architecture(config: dict[str, Any]) -> Architecture:
         quantized=str(quantized) if quantized else None,
         keeps_kv=not any(kind.startswith(state) for state in STATES),
         sliding=_sliding(config, found["layers"] or 0),
+        family=family(kind, config, context),
+        **_mixture(config, found),
     )
+
+
+def _mixture(config: dict[str, Any], found: dict[str, int | None]) -> dict[str, int]:
+    """The experts of a mixture: how many read a token, how wide they are, and which layers have none."""
+    if not found["experts"]:
+        return {}
+    width = found["expert_width"] or found["feed_forward"] or 0
+    step, layers = config.get("decoder_sparse_step") or 1, found["layers"] or 0
+    sparse = [layer for layer in range(layers) if (layer + 1) % step == 0]
+    listed = set(config.get("mlp_only_layers") or ()) & set(sparse)
+    return {
+        "experts_per_token": found["per_token"] or 1,
+        "expert_width": width,
+        "shared_width": found["shared_width"] or (found["shared_experts"] or 0) * width,
+        "dense_layers": layers - len(sparse) + len(listed) + (found["dense_layers"] or 0),
+    }
 
 
 def odd_width(shape: Architecture | None) -> int | None:
