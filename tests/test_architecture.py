@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    ("engine.refusal", "engine.event", "engine.part"),
+    ("engine.refusal", "engine.event", "engine.part", "engine.home"),
     ("engine.plan", "engine.optimizations", "engine.backends", "engine.models", "engine.kernels", "engine.labs"),
     ("engine.registry", "engine.decode"),
     ("engine.spec",),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.models.families import Family, family
+from engine.models.families import LLAMA, Family, family
 from engine.models.resolve import resolve
 from engine.refusal import Refusal
 
@@ -68,7 +68,7 @@ class Architecture:
     expert_width: int = 0
     shared_width: int = 0
     dense_layers: int = 0
-    family: Family = Family()
+    family: Family = LLAMA
 
     def kv_bytes_per_token(self, bytes_per_value: float) -> float:
         """Bytes of the keys and values of one token in all layers: 2 x layers x kv heads x head size x bytes."""

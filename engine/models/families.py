@@ -25,6 +25,7 @@ class Family:
     shared_gate: bool = False
 
 
+LLAMA = Family()
 WITH_BIASES = Family(gated=False, biases=("qkv", "out", "ffn"), layer_norm=True)
 NORMED = Family(query_norms="head")
 FAMILIES: dict[str, Family] = {
@@ -51,7 +52,7 @@ OFFSET = {"opt": 2}
 
 def family(kind: str, config: dict[str, Any], context: int | None) -> Family:
     """The family of a model type, with what its config switches on or off itself."""
-    found = FAMILIES.get(kind, Family())
+    found = FAMILIES.get(kind, LLAMA)
     biases = found.biases
     if kind not in FAMILIES:
         biases += ("qkv", "out") if config.get("attention_bias") else ()

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from engine.event import Record
+from engine.home import home
 from engine.refusal import Refusal
 from engine.spec import Experiment
 
@@ -49,12 +50,6 @@ MIGRATIONS = (
 """Append only: the database's user_version says how many of them it has seen."""
 STUDY = "study-"
 """Beginning of the owner of a run that is a study's point."""
-
-
-def home() -> Path:
-    """The folder for the history: PITLANE_HOME, or the user's data folder."""
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(os.environ.get("PITLANE_HOME") or Path(base) / "pitlane")
 
 
 class Store:
