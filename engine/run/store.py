@@ -1,10 +1,9 @@
 """The store: every run with its events in SQLite, so that history is replay."""
 
-import fcntl
 import json
 import os
 import sqlite3
-import threading
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ import psutil
 from engine.event import Record
 from engine.home import home
 from engine.refusal import Refusal
+from engine.run.database import Database, Statement
 from engine.spec import Experiment
 
 MIGRATIONS = (
@@ -46,73 +46,46 @@ MIGRATIONS = (
         PRIMARY KEY (study, number)
     );
     """,
+    """
+    ALTER TABLE runs ADD COLUMN lanes TEXT NOT NULL DEFAULT '[]';
+    UPDATE runs SET lanes = lanes_of(experiment);
+    DROP INDEX runs_by_owner;
+    CREATE INDEX runs_listed ON runs (created, id, owner, process, state, title, model, simulated, sentence, lanes);
+    """,
 )
 """Append only: the database's user_version says how many of them it has seen."""
 STUDY = "study-"
 """Beginning of the owner of a run that is a study's point."""
 
 
-class Store:
-    """One connection for this process behind a lock, and a file lock so that processes write one at a time.
-
-    SQLite's write-ahead log before 3.51.3 can be damaged by two connections that write and checkpoint at the
-    same moment; the file lock rules that out.
-    """
+class Store(Database):
+    """Runs with their events, and the results of labs. Raises Refusal if there is no history to be had."""
 
     def __init__(self, path: Path | None = None):
-        self.path = path or home() / "history.db"
-        self.lock = threading.RLock()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.gate = open(self.path.with_suffix(".lock"), "w")  # noqa: SIM115
-            with self._alone():
-                self.db = self._open()
-        except (OSError, sqlite3.DatabaseError) as error:
-            raise Refusal(
-                f"The history at {self.path} cannot be opened: {error}.",
-                "Move that file away, or set PITLANE_HOME to another folder.",
-            ) from None
-
-    @property
-    def gate_file(self) -> Path:
+        super().__init__(path or home() / "history.db", MIGRATIONS, {"lanes_of": _lanes_of})
+        self.gate_file = self.path.with_name("machine.lock")
         """The file on which the processes that measure wait for each other: the page and the command line."""
-        return self.path.with_name("machine.lock")
 
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
-        db.row_factory = sqlite3.Row
-        db.execute(f"PRAGMA journal_mode={'DELETE' if os.environ.get('SPACE_ID') else 'WAL'}")
-        db.execute("PRAGMA synchronous=NORMAL")
-        seen = db.execute("PRAGMA user_version").fetchone()[0]
-        if seen > len(MIGRATIONS):
-            raise sqlite3.DatabaseError("it was written by a newer version of Pitlane")
-        for number, script in enumerate(MIGRATIONS[seen:], start=seen + 1):
-            db.executescript(f"BEGIN; {script} PRAGMA user_version={number}; COMMIT;")
-        return db
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with self.lock:
-            fcntl.flock(self.gate, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                fcntl.flock(self.gate, fcntl.LOCK_UN)
-
-    def _write(self, sql: str, values: tuple = ()) -> None:
-        with self._alone():
-            self.db.execute(sql, values)
-
-    def _rows(self, sql: str, values: tuple = ()) -> list[sqlite3.Row]:
-        with self.lock:
-            return self.db.execute(sql, values).fetchall()
+    @classmethod
+    def lasting(cls) -> "Store":
+        """The user's history; where it cannot be had, one that lasts until the process ends, and a notice of it."""
+        try:
+            return cls()
+        except Refusal as refusal:
+            store = cls(Path(tempfile.mkdtemp(prefix="pitlane-")) / "history.db")
+            store.notice = f"{refusal} Until then, runs are kept only while this server runs."
+            if os.access(home(), os.W_OK):
+                store.gate_file = home() / "machine.lock"
+            return store
 
     def add(self, run: str, owner: str, experiment: Experiment, machine: dict[str, Any], state: str) -> None:
         """Insert a new run. Raises sqlite3.IntegrityError for an id that exists."""
-        simulated = any(lane.backend.name() == "simulated" for lane in experiment.lanes.values())
-        values = (run, owner, time.time(), state, experiment.title, experiment.model, simulated,
-                  os.getpid(), json.dumps(experiment.to_dict()), json.dumps(machine), None, None)  # fmt: skip
-        self._write(f"INSERT INTO runs VALUES ({','.join('?' * len(values))})", values)
+        self._write(*_inserted({
+            "id": run, "owner": owner, "created": time.time(), "state": state, "title": experiment.title,
+            "model": experiment.model, "simulated": _simulated(experiment), "process": os.getpid(),
+            "experiment": json.dumps(experiment.to_dict()), "machine": json.dumps(machine),
+            "lanes": _lanes(experiment.to_dict()),
+        }))  # fmt: skip
 
     def append(self, run: str, seq: int, records: Iterable[Record]) -> None:
         """Add a chunk of records; `seq` is the index of its first."""
@@ -138,14 +111,19 @@ class Store:
 
     def run(self, run: str) -> dict[str, Any]:
         """One run with its experiment and result. Raises Refusal for an unknown id (a unique beginning will do)."""
-        rows = self._rows("SELECT * FROM runs WHERE id LIKE ? || '%' LIMIT 2", (run,)) if run.isalnum() else []
+        between = (run, f"{run}\uffff")
+        rows = self._rows("SELECT * FROM runs WHERE id >= ? AND id < ? LIMIT 2", between) if run.isalnum() else []
         if len(rows) != 1:
-            raise Refusal(f"There is no run {run}.", "python -m engine history lists what there is.")
+            why = f"More than one run begins with {run}." if rows else f"There is no run {run}."
+            raise Refusal(why, "python -m engine history lists what there is.")
         row = dict(rows[0])
-        return {**row, "result": row["result"] and json.loads(row["result"])}
+        with _whole(row["id"]):
+            return {**row, "result": row["result"] and json.loads(row["result"])}
 
     def experiment(self, run: str) -> Experiment:
-        return Experiment.read(json.loads(self.run(run)["experiment"]))
+        row = self.run(run)
+        with _whole(row["id"]):
+            return Experiment.read(json.loads(row["experiment"]))
 
     def records(self, run: str, start: int = 0) -> list[Record]:
         """The run's records from index `start`."""
@@ -154,14 +132,32 @@ class Store:
         for row in rows:
             lines = row["lines"].split("\n")
             if row["seq"] + len(lines) > start:
-                found.extend(Record.parse(line) for line in lines[max(0, start - row["seq"]) :])
+                with _whole(run):
+                    found.extend(Record.parse(line) for line in lines[max(0, start - row["seq"]) :])
         return found
 
-    def history(self, owner: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """The newest runs, of one owner or of all, without their events; a study's points are listed with the study."""
-        sql = """SELECT id, owner, process, created, state, title, model, simulated, sentence, experiment FROM runs
-                 WHERE owner = ? OR (? IS NULL AND owner NOT LIKE ? || '%') ORDER BY created DESC LIMIT ?"""
-        return [_listed(dict(row)) for row in self._rows(sql, (owner, owner, STUDY, limit))]
+    def take_in(self, row: dict[str, Any], records: list[Record]) -> None:
+        """Insert a run that was recorded elsewhere, with all that it said. Raises Refusal for one that is here."""
+        lines = "\n".join(record.line() for record in records)
+        chunks = [("INSERT INTO chunks VALUES (?,?,?)", (row["id"], 0, lines))] if records else []
+        experiment = json.loads(row["experiment"])
+        try:
+            self._together([_inserted({**row, "process": os.getpid(), "lanes": _lanes(experiment)}), *chunks])
+        except sqlite3.IntegrityError:
+            raise Refusal(f"Run {row['id'][:8]} is in the history already.", "There is nothing to import.") from None
+
+    def history(self, owner: str | None = None, limit: int = 50, words: str = "") -> list[dict[str, Any]]:
+        """The newest runs, of one owner or of all, without their events; a study's points are listed with the study.
+
+        Every one of `words` occurs in the title, the model, a lane, the sentence or at the beginning of the id.
+        Read from an index alone (`runs_listed`), which holds all that is listed.
+        """
+        asked = [word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") for word in words.split()]
+        whose = ("owner = ?", owner) if owner is not None else ("owner NOT LIKE ? || '%'", STUDY)
+        where = " AND ".join([whose[0], *[FOUND] * len(asked)])
+        sql = f"SELECT {LISTED} FROM runs WHERE {where} ORDER BY created DESC LIMIT ?"
+        patterns = [pattern for word in asked for pattern in (f"%{word}%", f"{word}%")]
+        return [_listed(row) for row in self._rows(sql, (whose[1], *patterns, limit))]
 
     def add_lab(self, owner: str, result: dict[str, Any]) -> None:
         """Keep the result of a lab that has ended."""
@@ -175,18 +171,52 @@ class Store:
                  WHERE (? IS NULL OR owner = ?) ORDER BY created DESC LIMIT ?"""
         return [dict(row) for row in self._rows(sql, (owner, owner, limit))]
 
-    def close(self) -> None:
-        with self._alone():
-            self.db.close()
-        self.gate.close()
+
+LISTED = "id, owner, process, created, state, title, model, simulated, sentence, lanes"
+TEXT = "title || ' ' || model || ' ' || coalesce(sentence, '') || ' ' || lanes"
+FOUND = rf"({TEXT} LIKE ? ESCAPE '\' OR id LIKE ? ESCAPE '\')"
 
 
-def _listed(row: dict[str, Any]) -> dict[str, Any]:
-    data = json.loads(row.pop("experiment"))
-    lanes = [{"name": name, "backend": "", "badges": []} for name in data["lanes"]]
+def _listed(row: sqlite3.Row) -> dict[str, Any]:
+    lanes = []
+    with suppress(ValueError):  # damaged: whoever opens the run is told
+        lanes = json.loads(row["lanes"])
+    return {**dict(row), "simulated": bool(row["simulated"]), "lanes": lanes}
+
+
+def _inserted(row: dict[str, Any]) -> Statement:
+    """A run's row as a statement."""
+    return f"INSERT INTO runs ({','.join(row)}) VALUES ({','.join('?' * len(row))})", tuple(row.values())
+
+
+def _simulated(experiment: Experiment) -> bool:
+    return any(lane.backend.name() == "simulated" for lane in experiment.lanes.values())
+
+
+def _lanes(experiment: dict[str, Any]) -> str:
+    """What the list says of the lanes of a run, as JSON: names, backends, and badges as they are called today."""
+    lanes = [{"name": name, "backend": "", "badges": []} for name in experiment["lanes"]]
     with suppress(Refusal):  # written by a version with other optimizations: still listed, by its lanes' names
         lanes = [
             {"name": name, "backend": type(lane.backend).title, "badges": [opt.badge() for opt in lane.opts.values()]}
-            for name, lane in Experiment.read(data).lanes.items()
+            for name, lane in Experiment.read(experiment).lanes.items()
         ]
-    return {**row, "simulated": bool(row["simulated"]), "lanes": lanes}
+    return json.dumps(lanes)
+
+
+def _lanes_of(experiment: str) -> str:
+    """For the migration that gives every earlier run its column: a row that cannot be read has no lanes."""
+    try:
+        return _lanes(json.loads(experiment))
+    except (ValueError, KeyError, TypeError):
+        return "[]"
+
+
+@contextmanager
+def _whole(run: str) -> Iterator[None]:
+    """What was written as JSON and can no longer be read as such was damaged on the disk."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError):
+        hint = "The other runs are not touched; an export of this run can be imported again."
+        raise Refusal(f"The record of run {run[:8]} is damaged.", hint) from None

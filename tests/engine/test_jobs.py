@@ -16,7 +16,7 @@ from engine.refusal import Refusal
 from engine.run.child import ROOT
 from engine.run.jobs import Jobs
 from engine.run.pool import Pool
-from engine.run.store import MIGRATIONS, Store
+from engine.run.store import Store
 from engine.spec import Experiment
 
 
@@ -195,18 +195,3 @@ def test_a_disk_that_is_full_costs_the_record_and_not_the_run(jobs, store):
     following = jobs.submit(simulated(), "me")
     assert wait(jobs, following) == "finished"
     assert store.records(following)
-
-
-def test_a_damaged_history_is_one_sentence(tmp_path):
-    path = tmp_path / "history.db"
-    path.write_bytes(b"this is not a database" * 500)
-    with pytest.raises(Refusal, match="cannot be opened"):
-        Store(path)
-
-
-def test_a_newer_history_is_left_alone(tmp_path):
-    path = tmp_path / "history.db"
-    with sqlite3.connect(path) as db:
-        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    with pytest.raises(Refusal, match="newer version"):
-        Store(path)
