@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import time
