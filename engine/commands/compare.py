@@ -1,0 +1,86 @@
+"""Put lanes of different runs side by side, without a verdict."""
+
+import argparse
+import json
+from datetime import datetime
+from typing import Any
+
+from engine.commands import OUT, flat, json_flag
+from engine.measure.comparison import Column, compare
+from engine.measure.verdict import figure
+from engine.refusal import Refusal
+from engine.run.store import Store
+
+FEWEST, MOST = 2, 8
+DASH = "–"
+WIDEST = 60
+UNITS = {"bytes": "MB"}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("lanes", nargs="+", metavar="ID[:LANE]",
+                        help=f"{FEWEST} to {MOST} lanes; a run's id alone means all of its lanes")  # fmt: skip
+    json_flag(parser)
+
+
+def do(parsed: argparse.Namespace) -> int:
+    found = compare(columns(Store(), parsed.lanes))
+    if parsed.json:
+        OUT.print_json(json.dumps(found))
+    else:
+        OUT.print(table(found), markup=False, emoji=False)
+    return 0
+
+
+def columns(store: Store, named: list[str]) -> list[Column]:
+    """The lanes that `ID` or `ID:LANE` name. Raises Refusal for one that is not there, for too few and too many."""
+    made = [column for name in named for column in _columns(store, name)]
+    if not FEWEST <= len(made) <= MOST:
+        why = f"{len(made)} lane{'s' if len(made) != 1 else ''} cannot be compared: name {FEWEST} to {MOST}."
+        raise Refusal(why, "ID:LANE names one lane of a run.")
+    return made
+
+
+def _columns(store: Store, name: str) -> list[Column]:
+    run, _, lane = name.partition(":")
+    row = store.run(run)
+    if not row["result"]:
+        raise Refusal(f"Run {row['id'][:8]} has no result: it is {row['state']}.", "Choose one that has ended.")
+    there = [found["name"] for found in row["result"]["lanes"]]
+    if lane and lane not in there:
+        raise Refusal(f"Run {row['id'][:8]} has no lane {lane}.", f"It has {', '.join(there)}.")
+    chosen = [lane] if lane else there
+    return [Column(row["id"], row["created"], row["title"], row["result"], one) for one in chosen]
+
+
+def table(found: dict[str, Any]) -> str:
+    """Markdown: the setups where they differ, then the metrics with their ratio to the first column."""
+    heads = [f"{head['label']}, {datetime.fromtimestamp(head['created']):%Y-%m-%d %H:%M}" for head in found["columns"]]
+    setup = [[row["address"], *map(_said, row["values"])] for row in [*found["setup"], *found["machine"]]]
+    metrics = [
+        [", ".join(filter(None, (row["title"], UNITS.get(row["unit"], row["unit"])))), *_cells(row)]
+        for row in found["rows"]
+    ]
+    ended = ["Rounds", *(f"{head['rounds']}, {head['status']}" for head in found["columns"])]
+    parts = [_grid([["Setup", *heads], *setup])] if setup else []
+    return "\n\n".join([*parts, _grid([["Metric", *heads], ended, *metrics]), *found["sentences"]])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    scale, pairs = (1e-6 if row["unit"] == "bytes" else 1), zip(row["values"], row["ratios"], strict=True)
+    return [
+        DASH if value is None else figure(value * scale) + ("" if ratio is None else f" ({ratio:.2f}×)")
+        for value, ratio in pairs
+    ]
+
+
+def _said(value: Any) -> str:
+    text = DASH if value is None else " ".join(flat(value).split())
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+
+
+def _grid(rows: list[list[str]]) -> str:
+    rows = [[cell.replace("|", "/") for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |" for row in rows]
+    return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])
