@@ -1,5 +1,6 @@
 """What the command line shows: live bars while lanes run, and a table to paste into an issue at the end."""
 
+import json
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -107,7 +108,7 @@ def table(result: dict[str, Any]) -> str:
     headline = next(iter(METRICS))
     sentences = [v["sentence"] for v in result["verdicts"] if v["metric"] == headline]
     faults = [f"Lane {lane['name']}: {lane['why']} {lane['hint'] or ''}".strip() for lane in lanes if lane["why"]]
-    return "\n".join([*lines, "", *faults, *sentences, _machine(result["machine"])])
+    return "\n".join([*lines, "", *faults, *sentences, *_cards(lanes), _machine(result["machine"])])
 
 
 def badges(lane: dict[str, Any]) -> str:
@@ -116,6 +117,21 @@ def badges(lane: dict[str, Any]) -> str:
     on = [", ".join(str(value) for value in knobs.values()) for knobs in lane["opts"].values()]
     named = [f"{name} {values}".strip() for name, values in zip(lane["opts"], on, strict=True)]
     return "; ".join(([] if backend == "transformers" else [backend]) + named) or "baseline"
+
+
+def _cards(lanes: list[dict[str, Any]]) -> list[str]:
+    """Why, lane by lane, from the run's own figures, and as an option of the command line what to try next."""
+    found = [(lane["name"], card) for lane in lanes for card in lane.get("findings", ())]
+    lines = [f"- {name}: {card['sentence']}{_next(name, card['next'])}" for name, card in found]
+    return ["", "Why, from the figures of this run:", *lines, ""] if lines else []
+
+
+def _next(lane: str, assignments: dict[str, Any] | None) -> str:
+    put = [
+        f"--set 'lanes.{lane}.{address.partition('.')[2]}={json.dumps(value)}'"
+        for address, value in (assignments or {}).items()
+    ]
+    return f" Try next: {' '.join(put)}" if put else ""
 
 
 def _status(lane: dict[str, Any]) -> str:

@@ -8,9 +8,11 @@ from typing import Any
 from engine.event import Failed, Record
 from engine.measure.acceptance import speculation
 from engine.measure.metrics import METRICS, acceptance, itl_ms, percentile
+from engine.measure.occupancy import occupancy
 from engine.measure.timeline import Terms, Timeline
 from engine.measure.verdict import MIN_PAIRS, Verdict, judge
-from engine.spec import Experiment
+from engine.measure.why import findings, spoken
+from engine.spec import Experiment, Lane
 
 SCHEMA = 1
 COSTS = ("import_s", "fetch_s", "load_s", "quantize_s", "compile_s", "capture_s", "warmup_s", "profile_s")
@@ -60,14 +62,15 @@ def result(experiment: Experiment, machine: dict[str, Any], records: Iterable[Re
     verdicts = [
         verdict
         for name, fold in zip(names[1:], folds[1:], strict=True)
-        for verdict in _verdicts(experiment, name, fold, folds[0])
+        for verdict in _verdicts(name, fold, names[0], folds[0])
     ]
+    findings(experiment, lanes, [vars(verdict) for verdict in verdicts])
     return {
         "schema": SCHEMA,
         "experiment": experiment.to_dict(),
         "machine": machine,
         "lanes": lanes,
-        "verdicts": [vars(verdict) for verdict in verdicts],
+        "verdicts": [vars(_explained(experiment, verdict, lanes)) for verdict in verdicts],
     }
 
 
@@ -90,6 +93,7 @@ def _lane(experiment: Experiment, name: str, fold: LaneFold, reference: LaneFold
         "metrics": _metrics(list(rounds.values())),
         "speculation": speculation(rounds.values()),
         "memory": _memory(fold),
+        "occupancy": occupancy(rounds.values()),
         "tokens": [line.tokens for _, line in sorted(newest.requests.items())] if newest else [],
         "text": [newest.text(request) for request in sorted(newest.requests)] if newest else [],
         "equality": _equality(experiment, fold, reference),
@@ -146,8 +150,7 @@ def _equality(experiment: Experiment, fold: LaneFold, reference: LaneFold) -> di
     return {**unknown, "identical": True}
 
 
-def _verdicts(experiment: Experiment, name: str, fold: LaneFold, reference: LaneFold) -> list[Verdict]:
-    over = next(iter(experiment.lanes))
+def _verdicts(name: str, fold: LaneFold, over: str, reference: LaneFold) -> list[Verdict]:
     mine, other = fold.finished, reference.finished
     verdicts = []
     for metric in METRICS.values():
@@ -156,11 +159,17 @@ def _verdicts(experiment: Experiment, name: str, fold: LaneFold, reference: Lane
         verdicts.append(judge(name, over, metric, pairs))
     if withdrawn := _withdrawn(name, fold) or _withdrawn(over, reference):
         return [replace(verdict, word="cannot tell", sentence=withdrawn) for verdict in verdicts]
-    if verdicts and verdicts[0].pairs:
-        because = _because(experiment, name, verdicts[0], _equality(experiment, fold, reference))
-        because += _paid_back(fold, reference)
-        verdicts[0] = replace(verdicts[0], sentence=verdicts[0].sentence + because)
     return verdicts
+
+
+def _explained(experiment: Experiment, verdict: Verdict, lanes: list[dict[str, Any]]) -> Verdict:
+    """The headline's sentence goes on with why, from the run's own figures or else with what is likely."""
+    lane, over = (next(one for one in lanes if one["name"] == name) for name in (verdict.lane, verdict.over))
+    withdrawn = lane["effective"].get("unmet") or over["effective"].get("unmet")
+    if verdict.metric != next(iter(METRICS)) or not verdict.pairs or withdrawn:
+        return verdict
+    because = _because(experiment, verdict.lane, verdict, lane["equality"], spoken(lane["findings"]))
+    return replace(verdict, sentence=verdict.sentence + because)
 
 
 def _withdrawn(name: str, fold: LaneFold) -> str:
@@ -169,9 +178,27 @@ def _withdrawn(name: str, fold: LaneFold) -> str:
     return f"Lane {name} did not run as it is labelled, so it is not compared: {' '.join(unmet)}" if unmet else ""
 
 
-def _because(experiment: Experiment, name: str, verdict: Verdict, equality: dict[str, Any]) -> str:
-    """The likely reasons, in the words of the optimizations in which the two lanes differ, and the text's fate."""
+def _because(experiment: Experiment, name: str, verdict: Verdict, equality: dict[str, Any], evidence: str = "") -> str:
+    """Why, and the text's fate. Where the run's own figures speak, nothing is guessed."""
     mine, other = experiment.lanes[name], experiment.lanes[verdict.over]
+    sure = verdict.pairs >= MIN_PAIRS
+    if "simulated" in (mine.backend.name(), other.backend.name()):
+        text = " Simulated: these figures come from a timetable, not from a model."
+    elif evidence:
+        text = f" {evidence}" if sure else f" What the figures say of it: {evidence}"
+    else:
+        reasons = _likely(mine, other, verdict)
+        lead = "Likely because" if sure else "If it is, likely because"
+        text = f" {lead} {', and '.join(reasons)}." if reasons else ""
+    if equality["identical"] is True:
+        text += " Both wrote the same text."
+    elif equality["identical"] is False:
+        text += f" Their texts part at token {equality['first_divergence'] + 1}."
+    return text
+
+
+def _likely(mine: Lane, other: Lane, verdict: Verdict) -> list[str]:
+    """The reasons in the words of the optimizations in which the two lanes differ: a hypothesis, not evidence."""
     word = verdict.word
     if word == "cannot tell" and verdict.ratio:
         word = "faster" if verdict.ratio > 1.1 else "slower" if verdict.ratio < 0.9 else word
@@ -180,22 +207,4 @@ def _because(experiment: Experiment, name: str, verdict: Verdict, equality: dict
     reasons = [opt.because(theirs.get(key), word) for key, opt in ours.items() if theirs.get(key) != opt]
     dropped = [opt.because(None, opposite) for key, opt in theirs.items() if key not in ours]
     reasons = [*filter(None, reasons), *(f"in lane {verdict.over} {reason}" for reason in dropped if reason)]
-    simulated = "simulated" in (mine.backend.name(), other.backend.name())
-    lead = "Likely because" if verdict.pairs >= MIN_PAIRS else "If it is, likely because"
-    text = f" {lead} {', and '.join(dict.fromkeys(reasons))}." if reasons and not simulated else ""
-    if simulated:
-        text += " Simulated: these figures come from a timetable, not from a model."
-    if equality["identical"] is True:
-        text += " Both wrote the same text."
-    elif equality["identical"] is False:
-        text += f" Their texts part at token {equality['first_divergence'] + 1}."
-    return text
-
-
-def _paid_back(fold: LaneFold, reference: LaneFold) -> str:
-    """After how many tokens a lane's compile time is earned back by its faster steps."""
-    compiled = fold.effective.get("costs", {}).get("compile_s")
-    mine, other = (_metrics(list(f.finished.values()))["tpot_ms"] for f in (fold, reference))
-    if not compiled or not mine or not other or mine >= other:
-        return ""
-    return f" Its {compiled:.0f} s of compiling are paid back after {compiled * 1000 / (other - mine):,.0f} tokens."
+    return list(dict.fromkeys(reasons))

@@ -1,0 +1,114 @@
+"""Rules on the memory's traffic: the bytes that a step reads, and how near it comes to what the machine allows."""
+
+from typing import Any
+
+from engine.measure.why.evidence import Finding, Pair, Side, figure, mb, ms, said, times
+
+FEWER = 0.9
+LOW = 0.5
+"""Below this share of its ceiling a step is limited by something else than the memory."""
+SMALLER = ({"lane.opts.precision": {"dtype": "bfloat16"}}, {"lane.opts.bitsandbytes": {"kind": "nf4"}})
+"""What reads fewer bytes for each token."""
+QUICKER = ({"lane.opts.cuda_graph": {}}, {"lane.opts.torch_compile": {}}, {"lane.opts.merged_projections": {}})
+"""What spends less time around the reading."""
+
+
+def bytes_read(pair: Pair) -> Finding | None:
+    """Fewer bytes a step where memory is the limit: the step gets shorter, though seldom by as much."""
+    mine, other = pair.lane, pair.over
+    read, before, word = mine.step_bytes, other.step_bytes, pair.moved("tpot_ms")
+    if not read or not before or word not in ("faster", "slower") or mine.guesses or other.guesses:
+        return None
+    less, quicker = read / before, mine.step_ms / other.step_ms
+    if FEWER < less < 1 / FEWER or (less < 1) != (word == "faster") or _bound(mine if less > 1 else other):
+        return None
+    sentence = (
+        f"A step of {mine.name} reads {mb(read)} instead of {mb(before)}, {times(less)} the bytes, and takes "
+        f"{times(quicker)} the time{_shares(mine, other)}."
+    )
+    evidence = {"bytes": read, "over_bytes": before, "step_ms": mine.step_ms, "over_step_ms": other.step_ms,
+                "share": _share(mine), "over_share": _share(other)}  # fmt: skip
+    return Finding("bytes read", said(sentence), evidence, word, SMALLER if word == "slower" else ())
+
+
+def bytes_wasted(pair: Pair) -> Finding | None:
+    """Fewer bytes, and no faster for it: the step comes less near to what the memory allows."""
+    mine, other = pair.lane, pair.over
+    read, before, word = mine.step_bytes, other.step_bytes, pair.moved("tpot_ms")
+    share, first = _share(mine), _share(other)
+    if not read or not before or not share or not first or word == "faster":
+        return None
+    if read / before > FEWER or share > first * FEWER:
+        return None
+    sentence = (
+        f"{mine.name} reads {mb(read)} a step instead of {mb(before)}, but reaches only {share:.0%} of what the memory "
+        f"allows, where {other.name} reaches {first:.0%}: reading is no longer what takes the time."
+    )
+    evidence = {"bytes": read, "over_bytes": before, "share": share, "over_share": first}
+    return Finding("bytes wasted", said(sentence), evidence, word or "same", QUICKER)
+
+
+def threads(pair: Pair) -> Finding | None:
+    """What different numbers of threads draw from the memory while they write, in bytes a second."""
+    mine, other = pair.lane, pair.over
+    count, before = mine.get("effective.threads"), other.get("effective.threads")
+    read, same = mine.step_bytes, other.step_bytes
+    if not count or not before or count == before or not read or not same or abs(read / same - 1) > 0.05:
+        return None
+    if mine.step_ms is None or other.step_ms is None or count < before or mine.guesses or other.guesses:
+        return None
+    rate, first = (size / step / 1e6 for size, step in ((read, mine.step_ms), (same, other.step_ms)))
+    word = pair.moved("tpot_ms")
+    came = {"faster": "more threads draw more", "slower": "more threads are in each other's way"}.get(
+        word, "more threads add nothing while one token at a time is written"
+    )
+    sentence = (
+        f"{count} threads read the weights at {figure(rate)} GB/s, "
+        f"{before} at {figure(first)} GB/s ({other.name}): {came}."
+    )
+    evidence = {"threads": count, "over_threads": before, "gb_per_s": rate, "over_gb_per_s": first}
+    return Finding("threads", sentence, evidence, word or "same")
+
+
+def limit(side: Side) -> Finding | None:
+    """What holds a lane back by itself: the memory, arithmetic, or what stands around them."""
+    share, bound, read = _share(side), side.get("ceiling.decode.bound"), side.step_bytes
+    if share is None or not bound or not read or side.step_ms is None:
+        return None
+    near = f"reaches {share:.0%} of what this machine allows for a step that reads {mb(read)}"
+    if bound == "overhead" or share < LOW:
+        total = side.get("effective.launches.total")
+        around = (
+            f"the time goes into starting {total:,} {side.get('effective.launches.unit')} and into small ones"
+            if total
+            else "the time goes into what stands around the reading"
+        )
+        return Finding("limit", said(f"{side.name} {near}: {around}."), _limit(side, share), None, QUICKER)
+    what = {"compute": "arithmetic is its limit"}.get(bound, "reading the weights is its limit")
+    attempts = SMALLER if bound == "memory" else ()
+    return Finding(
+        "limit", said(f"{side.name} {near} ({ms(side.step_ms)}): {what}."), _limit(side, share), None, attempts
+    )
+
+
+def _limit(side: Side, share: float) -> dict[str, Any]:
+    return {
+        "share": share,
+        "bound": side.get("ceiling.decode.bound"),
+        "bytes": side.step_bytes,
+        "step_ms": side.step_ms,
+    }
+
+
+def _share(side: Side) -> float | None:
+    return side.get("ceiling.decode.share")
+
+
+def _bound(side: Side) -> bool:
+    """Whether the figures say that something else than the memory limits this lane."""
+    return side.get("ceiling.decode.bound") == "overhead"
+
+
+def _shares(mine: Side, other: Side) -> str:
+    shares = [_share(side) for side in (mine, other)]
+    return "" if None in shares else f" ({shares[0]:.0%} of what the memory allows, against {shares[1]:.0%})"
