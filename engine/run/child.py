@@ -25,6 +25,7 @@ CANCEL_GRACE_S = 0.5
 SILENCE_S = {
     "import": 180.0, "fetch": 120.0, "load": 600.0, "quantize": 1200.0, "compile": 3600.0, "capture": 600.0,
     "warmup": 600.0, "profile": 600.0, "run": 300.0,
+    "quality": 300.0,
 }  # fmt: skip
 """How long a worker may say nothing in each phase before it counts as hanging."""
 
@@ -124,7 +125,7 @@ class Child:
     def _judge(self, end: Event, phase: str) -> None:
         """A worker that failed is poisoned; one that refused bad input or stopped between steps is not."""
         self.used = time.monotonic()
-        clean = not isinstance(end, Failed) or (end.status == "cancelled" and phase == "run")
+        clean = not isinstance(end, Failed) or (end.status == "cancelled" and phase in ("run", "quality"))
         if not clean:
             self.kill()
 

@@ -11,6 +11,7 @@ from engine.event import Event, Failed, Finished, Memory, Step
 from engine.measure.machine import machine
 from engine.run.child import Child
 from engine.run.memories import Memories
+from engine.run.reading import COMMANDS
 from engine.run.requests import Requests
 from engine.spec import Lane, Workload, plan_for
 
@@ -46,6 +47,9 @@ class Replicas:
 
     def turn(self, command: Command, cancelled: threading.Event) -> Iterator[Event]:
         """The events of all replicas as they arrive, up to exactly one Finished or Failed for the whole group."""
+        if command["do"] in COMMANDS:  # all have the same weights: one of them reads for all
+            yield from self.children[0].turn(command, cancelled)
+            return
         work = self._prepare if command["do"] == "prepare" else self._run
         for event in work(command, cancelled):
             if isinstance(event, Failed) and event.status != "cancelled":

@@ -14,6 +14,7 @@ from engine.event import TERMINAL, Event, Failed, Memory, Record
 from engine.measure.machine import machine
 from engine.plan import Plan
 from engine.refusal import Refusal
+from engine.run.judging import Judging, Written
 from engine.run.pool import Pool, Workers
 from engine.spec import Experiment, plan_for
 
@@ -30,6 +31,8 @@ class Run:
         self.pool = pool
         self.cancelled = threading.Event()
         self.names = list(experiment.lanes)
+        self.lanes = list(experiment.lanes.values())
+        self.written = Written()
         self.plans: dict[int, Plan] = {}
         self.children: dict[int, Workers] = {}
         self.out: set[int] = set()
@@ -50,6 +53,7 @@ class Run:
                 yield from self._prepare(lane)
                 together.append(lane)
             yield from self._turns(together)
+        yield from Judging(self).records()
 
     def cancel(self) -> None:
         """Stop at the next step, or end the worker where there are no steps."""
@@ -96,7 +100,10 @@ class Run:
         for number in range(self.experiment.rounds):
             for lane in order:
                 if lane not in self.out and not self.cancelled.is_set():
-                    yield from (Record(lane, number, event) for event in self._ask(lane, "run"))
+                    for event in self._ask(lane, "run"):
+                        record = Record(lane, number, event)
+                        self.written.see(record)
+                        yield record
             order.reverse()
 
     def _ask(self, lane: int, what: str) -> Iterator[Event]:

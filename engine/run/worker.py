@@ -17,7 +17,7 @@ from engine.measure.machine import machine
 from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.registry import labs
-from engine.run import grid, ranks
+from engine.run import grid, ranks, reading
 from engine.spec import Lane, Workload, plan_for
 
 MEMORY_EVERY_S = 0.1
@@ -108,6 +108,8 @@ class Worker:
     def _lane(self, command: dict[str, Any]) -> dict[str, Any]:
         if command["do"] in ("serve", "end"):
             return self._share(command)
+        if command["do"] in reading.COMMANDS:
+            return self._read(command)
         plan = self._do(command)
         return self._effective(plan, ran=command["do"] == "run") if plan else {}
 
@@ -122,6 +124,15 @@ class Worker:
         if self._shared.device == "cuda":
             own["gpu"] = os.environ.get("CUDA_VISIBLE_DEVICES")
         return {**self._effective(self._shared), "replica": own}
+
+    def _read(self, command: dict[str, Any]) -> dict[str, Any]:
+        """After the turns: what the lane's predictions are worth. Nothing is warmed up for it."""
+        lane = Lane.model_validate(command["lane"])
+        self._open(lane)
+        self.used = True
+        plan = plan_for(lane, command["model"], machine(), self.session.architecture)
+        self.session.recheck = lambda shape: plan_for(lane, plan.model, machine(), shape)
+        return reading.answer(self.session, plan, Workload.model_validate(command["workload"]), command, self.emit)
 
     def _lab(self, command: dict[str, Any]) -> dict[str, Any]:
         """Measure a lab's points, the whole grid unless `points` says which; returns what really ran."""
@@ -188,7 +199,8 @@ class Worker:
         """
         found = self.session.effective()
         unmet = plan.unmet(found) if ran else []
-        return {**found, "unmet": unmet, "notes": plan.notes, "costs": self.costs, "warm": self.warm}
+        said = {"unmet": unmet, "notes": plan.notes, "plan": plan.to_dict()}
+        return {**found, **said, "costs": self.costs, "warm": self.warm}
 
 
 def explain(error: Exception, what: str = "lane") -> Failed:
