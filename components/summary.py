@@ -32,7 +32,7 @@ TIPS = {
 """Definitions of the figures on a lane's card."""
 
 
-DRAWN = ("launches", "unmet")
+DRAWN = ("launches", "unmet", "plan")
 """Of what really ran, what the stage shows in a picture or a note of its own."""
 
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from engine.models.families import LLAMA, Family, family
 from engine.models.resolve import resolve
@@ -73,6 +73,12 @@ class Architecture:
     def kv_bytes_per_token(self, bytes_per_value: float) -> float:
         """Bytes of the keys and values of one token in all layers: 2 x layers x kv heads x head size x bytes."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value if self.keeps_kv else 0.0
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of dataclasses.asdict, also after JSON."""
+        built = dict(data["family"])
+        return cls(**{**data, "family": Family(**{**built, "biases": tuple(built["biases"])})})
 
 
 def architecture(config: dict[str, Any]) -> Architecture:

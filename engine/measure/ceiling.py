@@ -1,0 +1,161 @@
+"""Ceiling: what a lane asked of the machine in each phase, before a run from its plan and after it from its timelines."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+from typing import Any
+
+from engine.measure.formats import Formats, formats, found
+from engine.measure.metrics import acceptance, tpot_ms, ttft_ms
+from engine.measure.roofline import entry
+from engine.measure.roofs import roof
+from engine.measure.timeline import Timeline
+from engine.measure.work import Work, forward
+from engine.models.architecture import Architecture, known
+from engine.plan import Plan
+
+CACHE_STEP = 64
+"""Static caches are rounded up to this many tokens."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a lane is used: means over its turns.
+
+    `prompt` tokens in each of the `together` requests that are read at once, `reused` of them kept from earlier
+    ones; `output` tokens for each; `rows` requests in a step. A step makes `guesses` and gives `tokens` to a request.
+    """
+
+    prompt: float
+    output: float
+    rows: float = 1.0
+    together: float = 1.0
+    reused: float = 0.0
+    guesses: float = 0.0
+    tokens: float = 1.0
+
+
+def used(lines: Sequence[Timeline], plan: Plan) -> Use | None:
+    """What the turns of a lane really were; None where there is no token."""
+    requests = [line for turn in lines for line in turn.requests.values() if line.arrivals]
+    steps = sum(turn.steps for turn in lines)
+    if not requests or not steps:
+        return None
+    starts = sum(len({line.start for line in turn.requests.values()}) for turn in lines)
+    guesses = sum(turn.drafted for turn in lines) / steps
+    if plan.speculation and not guesses:  # generate does not tell its guesses
+        guesses = plan.speculation["guesses"]
+    lengths = [tokens for turn in lines if (tokens := acceptance(turn)) is not None]
+    return Use(
+        prompt=median(line.prompt_tokens for line in requests),
+        output=fmean(len(line.tokens) for line in requests),
+        rows=sum(turn.answered for turn in lines) / steps,
+        together=len(requests) / starts,
+        reused=median(line.reused for line in requests),
+        guesses=guesses,
+        tokens=median(lengths) if lengths else 1.0,
+    )
+
+
+def planned(plan: Plan, prompt: float, output: float, requests: int) -> Use:
+    """What a lane will do, at best: all requests are there at once, every guess is right."""
+    rows = min(plan.continuous["slots"], requests) if plan.continuous else plan.batch_of(requests)
+    guesses = plan.speculation["guesses"] if plan.speculation else 0
+    together = 1 if plan.continuous else rows
+    return Use(prompt, output, rows, together, guesses=guesses, tokens=min(guesses + 1.0, max(1.0, output - 1)))
+
+
+def prefill(plan: Plan, shape: Architecture, how: Formats, use: Use) -> Work:
+    """Reading the prompts that come together; a draft with a cache of its own reads them as well."""
+    scores = plan.attention == "eager" and not plan.continuous
+    fresh = max(1.0, use.prompt - use.reused)
+    own = forward(shape, how, fresh, use.reused, rows=use.together, scores=scores)
+    draft = _draft(plan, shape, how)
+    if not draft or not plan.draft:
+        return own
+    return own + forward(*draft, use.prompt).times(1, "draft")
+
+
+def decode(plan: Plan, shape: Architecture, how: Formats, use: Use, places: float | None = None) -> Work:
+    """One step in the middle of the answer; with speculation, the guesses and their check.
+
+    `places` are those of a static cache, which is read at full length.
+    """
+    kept = use.prompt + use.output / 2
+    scores = plan.attention == "eager" and not plan.continuous
+    if plan.cache == "off":
+        return forward(shape, how, kept + 1, rows=use.rows, logits=use.guesses + 1, scores=scores)
+    reach = _reach(plan, kept, use, places)
+    width = use.guesses + 1
+    own = forward(shape, how, width, kept, use.rows, logits=width, reach=reach, scores=scores)
+    draft = _draft(plan, shape, how)
+    if not draft or not use.guesses:
+        return own
+    return own + forward(*draft, 1, kept).times(use.guesses, "draft")
+
+
+def _reach(plan: Plan, kept: float, use: Use, places: float | None) -> float | None:
+    if plan.window:
+        return min(kept, plan.window["window"] + plan.window["sinks"])
+    if plan.cache != "static" or plan.continuous:
+        return None
+    if places:
+        return places
+    length = use.prompt + use.output + (use.guesses + 1 if use.guesses else 0)
+    return -(-length // CACHE_STEP) * CACHE_STEP
+
+
+def _draft(plan: Plan, shape: Architecture, how: Formats) -> tuple[Architecture, Formats] | None:
+    """The model that guesses: another one, or the first layers of this one; None where guesses are copied."""
+    if plan.draft:
+        own = known(plan.draft["model"]) or (shape if plan.draft["model"] == plan.model else None)
+        stored = {"dtype": plan.draft["dtype"], "quantization": plan.draft["quantization"], "kv_bits": None}
+        return (own, formats(replace(plan, **stored), own)) if own else None
+    layers = (plan.speculation or {}).get("layers")
+    return (replace(shape, layers=layers, sliding=min(shape.sliding, layers)), how) if layers else None
+
+
+def ceiling(effective: dict[str, Any], lines: Sequence[Timeline], figures: dict[str, Any] | None) -> dict[str, Any]:
+    """Both phases of a lane that ran: see `engine.measure.roofline.entry`. None where its shape or use is unknown.
+
+    `effective` is what the worker reported, its plan included; `figures` are those of `engine.measure.roofs`.
+    """
+    plan = plan_of(effective)
+    use = used(lines, plan) if plan else None
+    if not plan or not plan.shape or not use:
+        return {"prefill": None, "decode": None}
+    how, roofs = found(plan, plan.shape, effective), roof(figures, plan)
+    kv = effective.get("kv") or {}
+    rows = plan.batch if plan.batch > 1 else 1
+    places = kv["tokens"] / min(rows, max(1, round(use.together))) if kv.get("kind") == "static" else None
+    launches = (effective.get("launches") or {}).get("calls")
+    eager = None if plan.compile or plan.graph or use.guesses else launches
+    queued = any(line.terms.open_loop for line in lines) or (plan.continuous and use.rows > 1)
+    waits = [value for line in lines if (value := ttft_ms(line)) is not None]
+    gaps = [value for line in lines if (value := tpot_ms(line)) is not None]
+    first = median(waits) if waits and not queued else None
+    gap = median(gaps) if gaps else None
+    return {
+        "prefill": entry(prefill(plan, plan.shape, how, use), roofs, how.arithmetic, 1, first, eager),
+        "decode": entry(decode(plan, plan.shape, how, use, places), roofs, how.arithmetic, use.tokens, gap, launches)
+        if gap
+        else None,
+    }
+
+
+def predicted(plan: Plan, shape: Architecture, use: Use, figures: dict[str, Any] | None) -> dict[str, Any]:
+    """Both phases of a lane before it runs: the least first token and time per token, every guess being right."""
+    how, roofs = formats(plan, shape), roof(figures, plan)
+    return {
+        "prefill": entry(prefill(plan, shape, how, use), roofs, how.arithmetic),
+        "decode": entry(decode(plan, shape, how, use), roofs, how.arithmetic, use.tokens),
+    }
+
+
+def plan_of(effective: dict[str, Any]) -> Plan | None:
+    """The plan that a worker reported, with its shape; None in results of before."""
+    data = dict(effective.get("plan") or {})
+    if not data:
+        return None
+    shape = data.pop("shape", None)
+    return Plan(**data, shape=Architecture.from_dict(shape) if shape else None)
