@@ -1,4 +1,4 @@
-"""Ceiling: what a lane asked of the machine in each phase, before a run from its plan and after it from its timelines."""
+"""Ceiling: what a lane asks of the machine in each phase, told by its plan before a run and by its turns after it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

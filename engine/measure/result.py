@@ -5,10 +5,13 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from engine.event import Failed, Record
+from engine.event import Failed, Judged, Record
 from engine.measure.acceptance import speculation
+from engine.measure.fate import fate, fault, parting
+from engine.measure.ceiling import ceiling
 from engine.measure.metrics import METRICS, acceptance, itl_ms, percentile
 from engine.measure.occupancy import occupancy
+from engine.measure.quality import price
 from engine.measure.timeline import Terms, Timeline
 from engine.measure.verdict import MIN_PAIRS, Verdict, judge
 from engine.measure.why import findings, spoken
@@ -25,8 +28,11 @@ class LaneFold:
         self.terms = terms
         self.prepare = Timeline()
         self.rounds: dict[int, Timeline] = {}
+        self.judged: dict[str, Any] = {}
 
     def see(self, record: Record) -> None:
+        if isinstance(record.event, Judged):
+            self.judged |= record.event.values
         line = self.prepare if record.round is None else self.rounds.setdefault(record.round, Timeline(self.terms))
         line.see(record.event)
 
@@ -64,6 +70,8 @@ def result(experiment: Experiment, machine: dict[str, Any], records: Iterable[Re
         for name, fold in zip(names[1:], folds[1:], strict=True)
         for verdict in _verdicts(name, fold, names[0], folds[0])
     ]
+    for lane, one in zip(lanes, folds, strict=True):
+        lane["ceiling"] = ceiling(lane["effective"], list(one.finished.values()), machine.get("measured"))
     findings(experiment, lanes, [vars(verdict) for verdict in verdicts])
     return {
         "schema": SCHEMA,
@@ -96,7 +104,8 @@ def _lane(experiment: Experiment, name: str, fold: LaneFold, reference: LaneFold
         "occupancy": occupancy(rounds.values()),
         "tokens": [line.tokens for _, line in sorted(newest.requests.items())] if newest else [],
         "text": [newest.text(request) for request in sorted(newest.requests)] if newest else [],
-        "equality": _equality(experiment, fold, reference),
+        "equality": _equality(experiment, fold, reference) | fold.judged.get("equality", {}),
+        "quality": fold.judged.get("quality"),
     }
 
 
@@ -141,13 +150,10 @@ def _equality(experiment: Experiment, fold: LaneFold, reference: LaneFold) -> di
     if experiment.workload.temperature > 0 or not fold.finished or not reference.finished:
         return unknown
     mine, other = (f.finished[max(f.finished)].requests for f in (fold, reference))
-    for request in sorted(other):
-        ours, theirs = mine[request].tokens, other[request].tokens
-        if ours != theirs:
-            pairs = zip(ours, theirs, strict=False)
-            place = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
-            return {**unknown, "identical": False, "first_divergence": place, "request": request}
-    return {**unknown, "identical": True}
+    found = parting({r: line.tokens for r, line in mine.items()}, {r: line.tokens for r, line in other.items()})
+    if found is None:
+        return {**unknown, "identical": True}
+    return {**unknown, "identical": False, "first_divergence": found[1], "request": found[0]}
 
 
 def _verdicts(name: str, fold: LaneFold, over: str, reference: LaneFold) -> list[Verdict]:
@@ -190,11 +196,7 @@ def _because(experiment: Experiment, name: str, verdict: Verdict, equality: dict
         reasons = _likely(mine, other, verdict)
         lead = "Likely because" if sure else "If it is, likely because"
         text = f" {lead} {', and '.join(reasons)}." if reasons else ""
-    if equality["identical"] is True:
-        text += " Both wrote the same text."
-    elif equality["identical"] is False:
-        text += f" Their texts part at token {equality['first_divergence'] + 1}."
-    return text
+    return f"{text} {fate(equality)}".rstrip()
 
 
 def _likely(mine: Lane, other: Lane, verdict: Verdict) -> list[str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.home import home
-from engine.measure.machine import Machine, machine
 from engine.plan import Plan
 
 VERSION = 1
@@ -26,20 +25,19 @@ class Roof:
     small: float | None
 
 
-def fingerprint(here: Machine | None = None) -> str:
-    """What the figures hold for: this processor, these cores, GPUs and this torch."""
-    here = here or machine()
+def fingerprint(here: Any) -> str:
+    """What figures of the machine `here` hold for: this processor, these cores, GPUs and this torch."""
     gpus = [(gpu.name, gpu.driver) for gpu in here.gpus]
     facts = (VERSION, here.processor, here.cores, here.memory_bytes, here.instructions, gpus, here.packages["torch"])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def place(here: Machine | None = None) -> Path:
+def place(here: Any) -> Path:
     """The file in which this machine's figures are kept."""
     return home() / f"machine-{fingerprint(here)}.json"
 
 
-def measured(here: Machine | None = None) -> dict[str, Any] | None:
+def measured(here: Any) -> dict[str, Any] | None:
     """The figures that were kept; None where this machine has not been measured, or the file is damaged."""
     try:
         figures = json.loads(place(here).read_text("utf-8"))
@@ -48,7 +46,7 @@ def measured(here: Machine | None = None) -> dict[str, Any] | None:
     return figures if isinstance(figures, dict) and figures.get("version") == VERSION else None
 
 
-def keep(figures: dict[str, Any], here: Machine | None = None) -> dict[str, Any]:
+def keep(here: Any, figures: dict[str, Any]) -> dict[str, Any]:
     """Write figures as engine.measure.probe makes them; the file is put in place whole. Raises OSError."""
     kept = {"version": VERSION, "created": time.time(), **figures}
     path = place(here)
