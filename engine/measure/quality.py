@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from engine.measure.metrics import percentile
 from engine.refusal import Refusal
 
-ROWS = 32
+MANY = 32
 """Predictions compared at once: few enough that their doubles stay small, also for a vocabulary of 256,000."""
 
 
@@ -30,6 +30,56 @@ class Quality:
     tokens: int
 
 
+@dataclass(frozen=True)
+class Figure:
+    """One figure of quality as tables show it: the field of Quality, and the `scale` that gives its unit."""
+
+    name: str
+    title: str
+    unit: str
+    better: Literal["higher", "lower"]
+    definition: str
+    scale: float = 1.0
+
+    def read(self, lane: dict[str, Any], part: str = "text") -> float | None:
+        """The figure of a lane of a result, over the bundled text or its own answers; None where unknown."""
+        value = ((lane.get("quality") or {}).get(part) or {}).get(self.name)
+        return None if value is None else value * self.scale
+
+
+OVER = "The unquantized model reads the same English text of 2,000 tokens, and at every token"
+FIGURES = (
+    Figure("kl_mean", "KL divergence", "nats", "lower", f"{OVER} the two predictions are compared: how far this lane's "
+           "probabilities are from the model's own, on average. 0 is no difference; 0.01 is hardly seen in the text."),
+    Figure("kl_p99", "KL divergence, worst 1 %", "nats", "lower", f"{OVER} the KL divergence is taken: one in a "
+           "hundred is larger than this (p99)."),
+    Figure("top1", "Same next token", "%", "higher", f"{OVER} both say which token they prefer: how often that is the "
+           "same one.", 100.0),
+    Figure("perplexity_ratio", "Perplexity ratio", "×", "lower", f"{OVER} the true one's probability is noted: this "
+           "lane's perplexity (how surprised it is) over the model's own. 1.02 is 2 % more surprised."),
+)  # fmt: skip
+"""The rows of quality in every table. None of them is known for a lane that loses nothing."""
+
+
+def price(lane: dict[str, Any]) -> str:
+    """What a lossy lane of a result pays for its speed, as a sentence after a space; empty for a lossless one."""
+    quality = lane.get("quality")
+    if not quality:
+        return ""
+    if quality.get("why"):
+        return f" What lane {lane['name']} loses is unknown: {quality['why']}"
+    text = quality["text"]
+    return (
+        f" Lane {lane['name']} is at a KL divergence of {nats(text['kl_mean'])} from {quality['reference']}: "
+        f"it prefers the same next token at {100 * text['top1']:.0f} % of positions."
+    )
+
+
+def nats(value: float) -> str:
+    """Two digits, and never a nought that is not one."""
+    return "less than 0.0001 nats" if 0 < value < 1e-4 else f"{value:.2g} nats" if value < 1 else f"{value:.1f} nats"
+
+
 class Comparison:
     """Two models' predictions of the same tokens, taken in piece by piece: two numbers a position are kept."""
 
@@ -43,8 +93,8 @@ class Comparison:
 
         `following` [positions] are the tokens that really came next; those of the last positions may be missing.
         """
-        for start in range(0, len(logits), ROWS):
-            self._add(*(part[start : start + ROWS] for part in (logits, reference, following)))
+        for start in range(0, len(logits), MANY):
+            self._add(*(part[start : start + MANY] for part in (logits, reference, following)))
 
     def _add(self, logits: Any, reference: Any, following: Any) -> None:
         mine, theirs = logits.double(), reference.double()

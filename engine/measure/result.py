@@ -7,8 +7,8 @@ from typing import Any
 
 from engine.event import Failed, Judged, Record
 from engine.measure.acceptance import speculation
-from engine.measure.fate import fate, fault, parting
 from engine.measure.ceiling import ceiling
+from engine.measure.fate import fate, fault, parting
 from engine.measure.metrics import METRICS, acceptance, itl_ms, percentile
 from engine.measure.occupancy import occupancy
 from engine.measure.quality import price
@@ -171,16 +171,18 @@ def _verdicts(name: str, fold: LaneFold, over: str, reference: LaneFold) -> list
 def _explained(experiment: Experiment, verdict: Verdict, lanes: list[dict[str, Any]]) -> Verdict:
     """The headline's sentence goes on with why, from the run's own figures or else with what is likely."""
     lane, over = (next(one for one in lanes if one["name"] == name) for name in (verdict.lane, verdict.over))
-    withdrawn = lane["effective"].get("unmet") or over["effective"].get("unmet")
+    withdrawn = lane["effective"].get("unmet") or over["effective"].get("unmet") or fault(lane["equality"])
     if verdict.metric != next(iter(METRICS)) or not verdict.pairs or withdrawn:
         return verdict
     because = _because(experiment, verdict.lane, verdict, lane["equality"], spoken(lane["findings"]))
-    return replace(verdict, sentence=verdict.sentence + because)
+    return replace(verdict, sentence=f"{verdict.sentence}{because}{price(over)}{price(lane)}")
 
 
 def _withdrawn(name: str, fold: LaneFold) -> str:
-    """A lane that ran something else than its label says is not compared: the sentence that says so."""
-    unmet = fold.effective.get("unmet")
+    """A lane that ran something else than its label says, or lost what it may not, is not compared: the sentence."""
+    unmet, equality = fold.effective.get("unmet"), fold.judged.get("equality", {})
+    if fault(equality):
+        return f"Lane {name} should have written the first lane's text, so it is not compared. {fate(equality)}"
     return f"Lane {name} did not run as it is labelled, so it is not compared: {' '.join(unmet)}" if unmet else ""
 
 
