@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from engine.event import Event, Failed, Finished, Memory, Phase, Record, Request, Step
+from engine.event import Event, Failed, Finished, Judged, Memory, Phase, Record, Request, Step
 from engine.measure.metrics import METRICS, itl_ms, percentile
 from engine.measure.timeline import Terms, Timeline
 from engine.spec import Experiment
@@ -26,6 +26,7 @@ PHASES = {
     "warmup": "warming up",
     "profile": "counting launches",
     "run": "running",
+    "quality": "reading a text for its quality",
 }
 
 
@@ -166,8 +167,8 @@ class LaneFold:
         if isinstance(event, Phase):
             self.phase, self.preparing = PHASES.get(event.name, event.name), True
             self.detail = [event.done, event.total, event.unit] if event.total else None
-        elif isinstance(event, Finished):
-            self.phase, self.detail, self.preparing = "ready", None, False
+        elif isinstance(event, Finished | Judged):
+            self.phase, self.detail, self.preparing = "finished" if self.ended else "ready", None, False
 
     def _run(self, round_: int, event: Event) -> None:
         if self.turn is None or self.turn.number != round_:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from engine.measure.metrics import METRICS
+from engine.measure.quality import FIGURES, Figure
 
 ITL = "Gap between two consecutive tokens of a request (inter-token latency), pooled over all rounds"
 FURTHER = (
@@ -60,6 +61,7 @@ def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     rows = [
         _row(result, ("metrics", m.name, m.title, m.unit, m.better, m.definition), judged) for m in METRICS.values()
     ]
+    rows += [_quality(result, row) for row in FIGURES]
     rows += [_row(result, row, judged) for row in FURTHER]
     return [row for row in rows if any(cell["value"] is not None for cell in row["cells"])]
 
@@ -79,6 +81,13 @@ def _row(result: dict[str, Any], row: tuple[str, ...], judged: dict[tuple[str, s
             }
         )
     return {"key": key, "title": title, "unit": unit, "better": better, "tip": definition, "cells": cells}
+
+
+def _quality(result: dict[str, Any], row: Figure) -> dict[str, Any]:
+    """What the text is worth; a lossless lane has no figure, and a ratio of two losses says nothing."""
+    cells = [{"value": row.read(lane)} for lane in result["lanes"]]
+    return {"key": row.name, "title": row.title, "unit": row.unit, "better": row.better, "tip": row.definition, 
+            "cells": cells}  # fmt: skip
 
 
 def _lane(lane: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from engine.event import Failed, Finished, Phase, Record, Step
 from engine.measure.metrics import METRICS, output_tok_per_s
+from engine.measure.quality import FIGURES
 from engine.measure.timeline import Terms, Timeline
 from engine.measure.verdict import figure
 from engine.spec import Experiment
@@ -97,6 +98,9 @@ def table(result: dict[str, Any]) -> str:
     for name, metric in METRICS.items():
         if any(lane["metrics"][name] is not None for lane in lanes):
             rows.append([f"{metric.title}, {metric.unit}", *(_cell(lane, lanes[0], name) for lane in lanes)])
+    for row in FIGURES:
+        if any(row.read(lane) is not None for lane in lanes):
+            rows.append([f"{row.title}, {row.unit}", *(_loss(row.read(lane)) for lane in lanes)])
     rows.append(["ITL p50 / p90, ms", *(_gaps(lane["metrics"]) for lane in lanes)])
     rows.append(["Weights / KV / peak, MB", *(_bytes(lane["memory"]) for lane in lanes)])
     rows.append(["Load / compile / warm-up, s", *(_costs(lane["phases"]) for lane in lanes)])
@@ -144,6 +148,10 @@ def _cell(lane: dict[str, Any], first: dict[str, Any], name: str) -> str:
     if value is None:
         return EMPTY
     return figure(value) if lane is first or not base else f"{figure(value)} ({value / base:.2f}×)"
+
+
+def _loss(value: float | None) -> str:
+    return EMPTY if value is None else figure(value) if value >= 0.01 else f"{value:.1g}"
 
 
 def _gaps(metrics: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ export function amount(value, unit) {
     return value >= 1e9 ? [(value / 1e9).toFixed(2), "GB"] : [(value / 1e6).toFixed(value < 1e7 ? 1 : 0), "MB"];
   }
   if (unit === "ms" && value >= 10000) return [(value / 1000).toFixed(1), "s"];
+  if (unit === "nats" && value < 0.1) return [value && value < 1e-4 ? "< 0.0001" : String(Number(value.toPrecision(2))), unit];
   const digits = value >= 100 ? 0 : value >= 10 ? 1 : 2;
   return [value.toFixed(digits), unit];
 }
