@@ -72,7 +72,7 @@ def roof(figures: dict[str, Any] | None, plan: Plan) -> Roof:
     if plan.device == "cpu" and bandwidth:  # replicas read at the same time: each has its share
         bandwidth = min(bandwidth, _at(device["bandwidth"], device["threads"]) / plan.replicas)
     rates = {name: rate * scale for name, by in device["rates"].items() if (rate := _at(by, threads))}
-    small = device["small"]["median"] if device.get("small") else None
+    small = 1 / device["small"]["best"] if device.get("small") else None
     return Roof(bandwidth and bandwidth * scale, rates, small)
 
 

@@ -59,7 +59,7 @@ class Child:
         self.process = subprocess.Popen(
             command or [sys.executable, "-m", "engine.run.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            cwd=ROOT, env=_environment(threads) | (extra or {}), start_new_session=True, text=True, encoding="utf-8",
+            cwd=ROOT, env=environment(threads) | (extra or {}), start_new_session=True, text=True, encoding="utf-8",
         )  # fmt: skip
         threading.Thread(target=self._drain, name="drain", daemon=True).start()
         threading.Thread(target=self._keep_log, name="log", daemon=True).start()
@@ -192,7 +192,7 @@ def _descendants(pid: int) -> list[int]:
         return []
 
 
-def _environment(threads: int | None) -> dict[str, str]:
+def environment(threads: int | None) -> dict[str, str]:
     """The worker sees no secrets but the hub's token, which it needs for gated models."""
     kept = {
         key: value

@@ -10,12 +10,16 @@ from typing import Any
 
 import psutil
 
-from engine.event import TERMINAL, Event, Failed, Memory, Record
+from engine.event import TERMINAL, Conditions, Event, Failed, Memory, Phase, Record
 from engine.measure.machine import machine
+from engine.measure.withdrawal import withdrawn
 from engine.plan import Plan
 from engine.refusal import Refusal
-from engine.run.judging import Judging, Written
+from engine.run import probing
+from engine.run.judging import Judging
+from engine.run.parting import Partings
 from engine.run.pool import Pool, Workers
+from engine.run.questions import Written
 from engine.spec import Experiment, plan_for
 
 ROOM = 1.3
@@ -41,6 +45,7 @@ class Run:
     def records(self) -> Iterator[Record]:
         """Prepare every lane, then take turns A B B A ...; a lane that fails is out and the others go on."""
         yield from self._refuse()
+        yield from self._measure()
         with ExitStack() as leases:
             self._open(leases)
             together: list[int] = []
@@ -53,7 +58,9 @@ class Run:
                 yield from self._prepare(lane)
                 together.append(lane)
             yield from self._turns(together)
-        yield from Judging(self).records()
+        if self.experiment.quality:
+            yield from Partings(self).records()
+            yield from Judging(self).records()
 
     def cancel(self) -> None:
         """Stop at the next step, or end the worker where there are no steps."""
@@ -69,6 +76,13 @@ class Run:
             except Refusal as refusal:
                 self.out.add(lane)
                 yield Record(lane, None, Failed(time.perf_counter(), refusal.why, refusal.hint, "refused"))
+
+    def _measure(self) -> Iterator[Record]:
+        """A machine that was never measured is, before a worker starts; where that fails the run goes on without."""
+        lanes = [lane for lane in self._alive() if self.plans[lane].shape]
+        if lanes and probing.needed():
+            yield from (Record(lane, None, Phase(time.perf_counter(), "probe")) for lane in lanes)
+            probing.attempt(self.cancelled.is_set)
 
     def _room(self, loaded: int) -> bool:
         """Whether another lane of the same size fits beside those loaded."""
@@ -93,18 +107,28 @@ class Run:
         for event in self._ask(lane, "prepare"):
             if isinstance(event, Memory):
                 self.largest = max(self.largest, event.rss or 0, event.allocated or 0)
-            yield Record(lane, None, event)
+            record = Record(lane, None, event)
+            self.written.see(record)
+            yield record
 
     def _turns(self, lanes: list[int]) -> Iterator[Record]:
+        """A withdrawn round is made up for by another at the end, up to half as many as were asked for."""
         order = random.sample(lanes, len(lanes))
-        for number in range(self.experiment.rounds):
+        wanted = self.experiment.rounds
+        clean, most = 0, wanted + wanted // 2
+        for number in range(most):
+            spoiled = False
             for lane in order:
                 if lane not in self.out and not self.cancelled.is_set():
                     for event in self._ask(lane, "run"):
                         record = Record(lane, number, event)
                         self.written.see(record)
+                        spoiled |= isinstance(event, Conditions) and withdrawn(event) is not None
                         yield record
             order.reverse()
+            clean += not spoiled
+            if clean == wanted:
+                return
 
     def _ask(self, lane: int, what: str) -> Iterator[Event]:
         command: dict[str, Any] = {
