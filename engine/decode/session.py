@@ -23,7 +23,7 @@ from engine.decode.texts import Texts
 from engine.event import Admitted, Phase, Request
 from engine.models import load
 from engine.models.architecture import architecture
-from engine.models.fetch import fetch
+from engine.models.fetch import fetch, revision
 from engine.models.resolve import resolve
 from engine.plan import Plan
 
@@ -142,6 +142,7 @@ class Loaded(Session):
         source = resolve(plan.model)
         folder = fetch(source, progress)
         phase("load")
+        self.revision = revision(folder)
         self.architecture = architecture(load.read_config(folder))
         if checked := self.recheck(self.architecture):
             vars(plan).update(vars(checked))
@@ -162,7 +163,8 @@ class Loaded(Session):
     def effective(self) -> dict[str, Any]:
         made = compilations()
         found = {"threads": torch.get_num_threads(), "compiled": made > 0, "graphs": made}
-        return {**load.effective(self.model), **found, "recompiles": made - self.before if self.before else 0}
+        found |= {"recompiles": made - self.before if self.before else 0, "revision": self.revision}
+        return {**load.effective(self.model), **found}
 
 
 def _silent(event: Any) -> None:

@@ -1,11 +1,21 @@
 """From a source to a folder on this machine that can be loaded."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 from engine.models.embedded import fetch_embedded
 from engine.models.noise import random_folder
 from engine.models.resolve import Source, check_folder
+
+WEIGHTS = ("*.safetensors", "*.gguf", "config.json")
+
+
+def revision(folder: Path) -> str:
+    """Names the weights of a folder: other files, or files that were written again, have another name."""
+    files = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
 def fetch(source: Source, progress: Callable[[float, float, str], None]) -> Path:

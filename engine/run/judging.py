@@ -11,101 +11,96 @@ from typing import Any
 
 import psutil
 
-from engine.event import TERMINAL, Event, Failed, Judged, Record, Request, Step
-from engine.measure.machine import machine
+from engine.event import Failed, Finished, Judged, Record
 from engine.measure.texts import TEXT
 from engine.plan import Plan
-from engine.spec import Lane, plan_for
+from engine.run import readings
+from engine.run.questions import Questions
+from engine.spec import Lane
 
-STOPPED = "It was stopped before this lane's predictions were compared."
 FOLDER = "pitlane-reading"
 
-
-class Written:
-    """The tokens of every lane's newest round, by request."""
-
-    def __init__(self) -> None:
-        self.lanes: dict[int, dict[int, list[int]]] = {}
-        self.rounds: dict[int, int | None] = {}
-
-    def see(self, record: Record) -> None:
-        if record.round is None or not isinstance(record.event, Request | Step):
-            return
-        if self.rounds.get(record.lane) != record.round:
-            self.rounds[record.lane], self.lanes[record.lane] = record.round, {}
-        if isinstance(record.event, Step):
-            for request, tokens in zip(record.event.requests, record.event.tokens, strict=True):
-                self.lanes[record.lane].setdefault(request, []).extend(tokens)
+Figures = dict[str, Any]
+"""By part: "text", the bundled one, and "prompt", the workload's own prompts with the reference's answers."""
 
 
 class Judging:
-    """What an experiment's workers are asked when the turns are over. `records()` may be consumed once."""
+    """The quality of every lossy lane of a run. `records()` may be consumed once."""
 
     def __init__(self, run: Any):
-        self.run = run
-        self.written: dict[int, dict[int, list[int]]] = run.written.lanes
+        self.run, self.questions = run, Questions(run)
         self.plans: dict[int, Plan] = {n: p for n, p in run.plans.items() if run.lanes[n].backend.needs_model}
-        self.known: dict[int, dict[str, Any]] = {}
+        self.answers: list[tuple[int, list[int]]] = []
 
     def records(self) -> Iterator[Record]:
         """A Judged event for each lossy lane: its figures, or a sentence why there are none."""
-        if not self.plans or not self.run.experiment.quality:
+        if not self.plans:
             return
-        reference, plan = self._reference()
+        reference = self._reference()
+        plan = self.questions.plan(reference)
         lossy = [lane for lane, own in self.plans.items() if own.loss() != plan.loss()]
-        end = yield from self._read(reference, plan, [lane for lane in lossy if lane not in self.run.out])
+        self.answers = self._answers(plan)
+        found = yield from self._figures(reference, plan, [lane for lane in lossy if lane not in self.run.out])
         for lane in lossy:
-            found = self.known.get(lane) or {"why": self._why(lane, end)}
-            named = {"reference": f"the unquantized model in {plan.dtype}", **found}
+            quality = found.get(lane, {"why": "It did not finish, so its predictions were not compared."})
+            named = {"reference": f"the unquantized model in {plan.dtype}", **quality}
             yield Record(lane, None, Judged(time.perf_counter(), {"quality": named}))
 
-    def _reference(self) -> tuple[Lane, Plan]:
+    def _reference(self) -> Lane:
         """The plain lane, in its default number format, or in float32 if any lane of the experiment is."""
         first = self.run.lanes[min(self.plans)]
         plain = Lane(backend=first.backend, device=first.device)
-        exact = self._plan(plain.exact())
-        wide = any(plan.dtype == exact.dtype for plan in self.plans.values())
-        return (plain.exact(), exact) if wide else (plain, self._plan(plain))
-
-    def _plan(self, lane: Lane) -> Plan:
-        return plan_for(lane, self.run.experiment.model, machine())
-
-    def _why(self, lane: int, end: Event | None) -> str:
-        if lane in self.run.out:
-            return "It did not finish, so its predictions were not compared."
-        return f"The reference could not be read: {end.why}" if isinstance(end, Failed) else STOPPED
-
-    def _read(self, reference: Lane, plan: Plan, lossy: list[int]) -> Generator[Record, None, Event | None]:
-        """The reference keeps its predictions of what is not known yet, and each lossy lane compares its own."""
-        end = None
-        with place() as folder:
-            command = {"folder": str(folder), "text": TEXT, "answers": self._answers(plan)}
-            if lossy and not self.run.cancelled.is_set():
-                end = yield from self.ask(lossy[0], reference, plan, {"do": "keep", **command})
-            for lane in lossy if end and not isinstance(end, Failed) else ():
-                own = yield from self.ask(lane, self.run.lanes[lane], self.plans[lane], {"do": "compare", **command})
-                failed = isinstance(own, Failed)
-                self.known[lane] = {"why": f"It could not be read: {own.why}"} if failed else own.effective
-        return end
+        wide = self.questions.plan(plain.exact()).dtype
+        return plain.exact() if any(plan.dtype == wide for plan in self.plans.values()) else plain
 
     def _answers(self, plan: Plan) -> list[tuple[int, list[int]]]:
-        """What a lane wrote that computes as the reference does, request by request."""
-        alike = [lane for lane, own in self.plans.items() if own.loss() == plan.loss() and lane in self.written]
-        return sorted(self.written[alike[0]].items()) if alike else []
+        """What a lane wrote that computes as the reference does, request by request; else what the first one wrote."""
+        written = self.run.written.lanes
+        alike = [lane for lane, own in self.plans.items() if own.loss() == plan.loss() and lane in written]
+        lane = next(iter([*alike, *sorted(written)]), None)
+        return sorted(written[lane].items()) if lane is not None else []
 
-    def ask(self, lane: int, spec: Lane, plan: Plan, command: dict[str, Any]) -> Generator[Record, None, Event]:
-        """Let a worker that has this plan's model do a command; what it says on the way belongs to `lane`."""
-        with self.run.pool.lease(plan) as worker:
-            asked = {
-                "model": self.run.experiment.model,
-                "lane": spec.model_dump(mode="json"),
-                "workload": self.run.experiment.workload.model_dump(mode="json"),
+    def _keys(self, lane: int, reference: Plan) -> dict[str, str]:
+        """Under which names the parts of a lane's reading are kept."""
+        workload = self.run.experiment.workload
+        texts: Figures = {"text": TEXT}
+        if self.answers:
+            texts["prompt"] = [workload.prompts, workload.system, workload.chat, self.answers]
+        weights = self.run.written.weights
+        return {part: readings.key(self.plans[lane], reference, weights, text) for part, text in texts.items()}
+
+    def _figures(self, reference: Lane, plan: Plan, lossy: list[int]) -> Generator[Record, None, dict[int, Figures]]:
+        """The figures of each lane, from earlier readings where there are, or why there are none."""
+        keys = {lane: self._keys(lane, plan) for lane in lossy}
+        found = {lane: {part: readings.known(key) for part, key in keys[lane].items()} for lane in lossy}
+        missing = {part for known in found.values() for part, figures in known.items() if not figures}
+        if missing and self.run.cancelled.is_set():
+            return {lane: {"why": "It was stopped before its predictions were compared."} for lane in lossy}
+        todo = [lane for lane in lossy if not all(found[lane].values())]
+        if not todo:
+            return found
+        with place() as folder:
+            command = {
+                "folder": str(folder),
+                "text": TEXT if "text" in missing else "",
+                "answers": self.answers if "prompt" in missing else [],
             }
-            for event in worker.turn(asked | command, self.run.cancelled):
-                if isinstance(event, TERMINAL):
-                    return event
-                yield Record(lane, None, event)
-        raise AssertionError("a turn ends in Finished or Failed")
+            ready = yield from self.questions.ask(todo[0], reference, {"do": "keep", **command})
+            for lane in todo:
+                own = yield from self._compared(lane, ready, command)
+                found[lane] = own if "why" in own else self._kept(found[lane], keys[lane], own)
+        return found
+
+    def _compared(
+        self, lane: int, ready: Finished | Failed, command: dict[str, Any]
+    ) -> Generator[Record, None, Figures]:
+        if isinstance(ready, Failed):
+            return {"why": f"The reference could not be read. {ready.why}"}
+        end = yield from self.questions.ask(lane, self.run.lanes[lane], {"do": "compare", **command})
+        return {"why": f"It could not be read. {end.why}"} if isinstance(end, Failed) else end.effective
+
+    def _kept(self, known: Figures, keys: dict[str, str], fresh: Figures) -> Figures:
+        return known | {part: readings.keep(keys[part], figures) for part, figures in fresh.items()}
 
 
 @contextmanager

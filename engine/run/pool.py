@@ -66,6 +66,17 @@ class Pool:
         with self.lock:
             self._trim()
 
+    def warm(self, plan: Plan) -> bool:
+        """Whether an idle worker has this plan's model."""
+        with self.lock:
+            return any(known == plan.lease() and child.alive for known, child in self.idle)
+
+    def empty(self) -> None:
+        """End all idle workers: memory is needed for something else."""
+        with self.lock:
+            while self.idle:
+                self.idle.pop()[1].kill()
+
     def close(self) -> None:
         with self.lock:
             self.closed = True
