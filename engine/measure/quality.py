@@ -91,8 +91,10 @@ class Comparison:
     def add(self, logits: Any, reference: Any, following: Any) -> None:
         """Take in `logits` and `reference`, torch tensors [positions, vocabulary] on one device.
 
-        `following` [positions] are the tokens that really came next; those of the last positions may be missing.
+        `following` [positions] are the tokens that really came next. Raises ValueError for shapes that differ.
         """
+        if logits.shape != reference.shape or len(following) != len(logits):
+            raise ValueError(f"{logits.shape} and {reference.shape} logits do not fit {len(following)} tokens")
         for start in range(0, len(logits), MANY):
             self._add(*(part[start : start + MANY] for part in (logits, reference, following)))
 
@@ -102,9 +104,8 @@ class Comparison:
         shares = (theirs - others[:, None]).exp_()
         gaps = (theirs - mine).masked_fill_(shares == 0, 0)  # what cannot be said at all has a logit of -inf
         self.divergence += (shares.mul_(gaps).sum(-1) - others + own).tolist()
-        known = len(following)
-        seen = [part[:known].gather(-1, following[:, None])[:, 0] for part in (mine, theirs)]
-        self.surprise += (seen[1] - others[:known] - seen[0] + own[:known]).tolist()
+        seen = [part.gather(-1, following[:, None])[:, 0] for part in (mine, theirs)]
+        self.surprise += (seen[1] - others - seen[0] + own).tolist()
         self.agreed += int((mine.argmax(-1) == theirs.argmax(-1)).sum())
 
     def quality(self) -> Quality:
@@ -125,16 +126,3 @@ class Comparison:
 
 def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
-
-
-def compare(logits: Any, reference: Any, ids: Any) -> Quality:
-    """Compare two models that read the same text.
-
-    `logits` and `reference` are torch tensors [tokens, vocabulary] on one device: row i is the prediction after
-    token i of `ids` [tokens]. Raises ValueError for shapes that differ, and for a text of fewer than two tokens.
-    """
-    if logits.shape != reference.shape or len(ids) != len(logits) or len(ids) < 2:
-        raise ValueError(f"{tuple(logits.shape)} and {tuple(reference.shape)} logits do not fit {len(ids)} tokens")
-    comparison = Comparison()
-    comparison.add(logits, reference, ids[1:])
-    return comparison.quality()

@@ -1,56 +1,45 @@
-"""A lane reads a given text through its own stepper, as the decode loop does, and keeps all logits."""
+"""A lane reads a page of English through its own cache, and its predictions are compared with the plain loop's."""
 
 from functools import cache
-from pathlib import Path
 
 import torch
 
-from engine.backends import Emit
 from engine.decode.modules import ModuleSession
-from engine.decode.prompts import Batch
-from engine.decode.sampling import Sampling
 from engine.measure.machine import machine
-from engine.measure.quality import Quality, compare
-from engine.plan import Plan
+from engine.measure.quality import Comparison, Quality
+from engine.measure.texts import TEXT
 from engine.spec import Lane, Workload, plan_for
 from tests.engine.contract import Case
 
-TEXT = (Path(__file__).parent / "texts" / "alice.txt").read_text("utf-8")
-"""The opening of Alice's Adventures in Wonderland by Lewis Carroll, 1865: in the public domain."""
+PAGE = "\n\n".join(TEXT.split("\n\n")[:5])
+"""As much as the losses are stated for."""
 MODEL = "smollm2-135m"
-CHUNK = 32
 
 
-class Reader(ModuleSession):
-    """Reads its prompt token by token, in chunks, through the cache that the plan asks for."""
-
-    def turn(self, plan: Plan, batch: Batch, sampling: Sampling, emit: Emit) -> None:
-        ids = torch.tensor(batch.prompts)
-        stepper = self.stepper = self._stepper(plan, batch)
-        with torch.inference_mode():
-            first = [stepper.prefill(ids[:, :1])]
-            rest = [stepper.step(part) for part in ids[:, 1:].split(CHUNK, dim=1)]
-        self.logits = torch.cat([*first, *rest], dim=1)[0].float()
-        self.ids = ids[0]
+def compared(logits: torch.Tensor, reference: torch.Tensor, following: torch.Tensor) -> Quality:
+    """The figures of one piece: logits [positions, vocabulary] of both, and the tokens that really came."""
+    comparison = Comparison()
+    comparison.add(logits, reference, following)
+    return comparison.quality()
 
 
-def read(opts: dict) -> Reader:
-    """A lane that has read the text. What was asked for must have run."""
+def read(opts: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """A lane's logits over the page, and the tokens that they predict. What was asked for must have run."""
     plan = plan_for(Lane(opts=opts), MODEL, machine())
-    session, workload = Reader(), Workload(prompts=(TEXT,), max_new_tokens=1, chat=False)
-    session.prepare(plan, workload, lambda event: None)
+    session = ModuleSession()
+    session.prepare(plan, Workload(prompts=("x",), max_new_tokens=1, chat=False), lambda event: None)
     assert plan.unmet(session.effective()) == []
-    return session
+    ids = session.tokenizer(PAGE)["input_ids"]
+    return torch.cat(list(session.read(plan, ids[:1], ids[1:]))), torch.tensor(ids[1:])
 
 
 @cache
 def reference() -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and token ids of the plain loop in float32."""
-    plain = read({"precision": {"dtype": "float32"}})
-    return plain.logits, plain.ids
+    """What the plain loop in float32 predicts."""
+    return read({"precision": {"dtype": "float32"}})
 
 
 def quality(case: Case) -> Quality:
     """How far an optimization is from the plain loop on the same text."""
-    logits, ids = reference()
-    return compare(read(dict([case])).logits, logits, ids)
+    logits, following = reference()
+    return compared(read(dict([case]))[0], logits, following)

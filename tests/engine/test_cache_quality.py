@@ -6,12 +6,13 @@ import torch
 from engine.decode.caches import growing_cache
 from engine.decode.sinks import Windowed
 from engine.decode.stepper import Cached, Growing
-from engine.measure.quality import Quality, compare
+from engine.measure.quality import Quality
 from engine.models.fetch import fetch
 from engine.models.load import load_model, load_tokenizer
 from engine.models.resolve import resolve
 from engine.plan import Plan
 from engine.presets import preset
+from tests.engine.reading import compared
 
 PROMPT, PIECE, TOKENS = 64, 16, 192
 pytestmark = pytest.mark.model
@@ -33,9 +34,10 @@ def ids(model) -> torch.Tensor:
 
 @torch.inference_mode()
 def read(stepper: Cached, ids: torch.Tensor) -> torch.Tensor:
-    """Logits of everything after the prompt, read a few tokens at a time."""
-    stepper.read(ids[:, :PROMPT])
-    return torch.cat([stepper.step(ids[:, place : place + PIECE])[0] for place in range(PROMPT, TOKENS, PIECE)])
+    """Logits that predict everything after the prompt, read a few tokens at a time."""
+    first = stepper.read(ids[:, :PROMPT])[0]
+    places = range(PROMPT, TOKENS, PIECE)
+    return torch.cat([first, *(stepper.step(ids[:, place : place + PIECE])[0] for place in places)])[:-1]
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +47,11 @@ def full(model, ids) -> torch.Tensor:
 
 def packed(model, ids, full, keys: int, values: int) -> Quality:
     plan = Plan("transformers", "m", kv_bits={"keys": keys, "values": values, "group": 32})
-    return compare(read(Growing(model, [0], growing_cache(model.config, plan)), ids), full, ids[0, PROMPT:])
+    return compared(read(Growing(model, [0], growing_cache(model.config, plan)), ids), full, ids[0, PROMPT:])
 
 
 def windowed(model, ids, full, sinks: int, window: int) -> Quality:
-    return compare(read(Windowed(model, [0], sinks, window), ids), full, ids[0, PROMPT:])
+    return compared(read(Windowed(model, [0], sinks, window), ids), full, ids[0, PROMPT:])
 
 
 @pytest.mark.parametrize(
