@@ -12,6 +12,7 @@ from engine.measure.fate import fate, fault, parting
 from engine.measure.metrics import METRICS, acceptance, itl_ms, percentile
 from engine.measure.occupancy import occupancy
 from engine.measure.quality import price
+from engine.measure.rounds import account, said, spoil
 from engine.measure.timeline import Terms, Timeline
 from engine.measure.verdict import MIN_PAIRS, Verdict, judge
 from engine.measure.why import findings, spoken
@@ -29,6 +30,8 @@ class LaneFold:
         self.prepare = Timeline()
         self.rounds: dict[int, Timeline] = {}
         self.judged: dict[str, Any] = {}
+        self.withdrawn: dict[int, str] = {}
+        self.out: dict[int, str] = {}
 
     def see(self, record: Record) -> None:
         if isinstance(record.event, Judged):
@@ -40,6 +43,11 @@ class LaneFold:
     def finished(self) -> dict[int, Timeline]:
         """The rounds that ended well."""
         return {n: line for n, line in self.rounds.items() if line.end and not isinstance(line.end, Failed)}
+
+    @property
+    def clean(self) -> dict[int, Timeline]:
+        """The rounds that count: those that ended well and were not withdrawn; all of them where none is left."""
+        return {n: line for n, line in self.finished.items() if n not in self.out} or self.finished
 
     @property
     def failure(self) -> Failed | None:
@@ -57,6 +65,7 @@ def fold(experiment: Experiment, records: Iterable[Record]) -> list[LaneFold]:
     lanes = [LaneFold(Terms.of(experiment.workload)) for _ in experiment.lanes]
     for record in records:
         lanes[record.lane].see(record)
+    spoil(lanes)
     return lanes
 
 
@@ -85,7 +94,7 @@ def result(experiment: Experiment, machine: dict[str, Any], records: Iterable[Re
 def _lane(experiment: Experiment, name: str, fold: LaneFold, reference: LaneFold) -> dict[str, Any]:
     rounds = fold.finished
     failure = fold.failure
-    complete = len(rounds) == experiment.rounds
+    complete = len(rounds) >= experiment.rounds
     newest = rounds[max(rounds)] if rounds else None
     effective = dict(fold.effective)
     costs = effective.pop("costs", {})
@@ -97,8 +106,8 @@ def _lane(experiment: Experiment, name: str, fold: LaneFold, reference: LaneFold
         "why": failure.why if failure else None,
         "hint": failure.hint if failure else None,
         "phases": {cost: costs.get(cost) for cost in COSTS},
-        "rounds": [_round(line) for _, line in sorted(rounds.items())],
-        "metrics": _metrics(list(rounds.values())),
+        "rounds": [_round(line) | {"withdrawn": said(fold, n)} for n, line in sorted(rounds.items())],
+        "metrics": _metrics(list(fold.clean.values())),
         "speculation": speculation(rounds.values()),
         "memory": _memory(fold),
         "occupancy": occupancy(rounds.values()),
@@ -158,11 +167,15 @@ def _equality(experiment: Experiment, fold: LaneFold, reference: LaneFold) -> di
 
 def _verdicts(name: str, fold: LaneFold, over: str, reference: LaneFold) -> list[Verdict]:
     mine, other = fold.finished, reference.finished
+    common = sorted(mine.keys() & other.keys())
+    gone, why = account(fold.out, common)
+    kept = [number for number in common if number not in fold.out]
     verdicts = []
     for metric in METRICS.values():
-        both = [(metric.read(mine[n]), metric.read(other[n])) for n in sorted(mine.keys() & other.keys())]
-        pairs = [(a, b) for a, b in both if a and b]
-        verdicts.append(judge(name, over, metric, pairs))
+        both = [(metric.read(mine[n]), metric.read(other[n])) for n in kept]
+        verdict = judge(name, over, metric, [(a, b) for a, b in both if a and b])
+        sentence = why if gone and not kept else verdict.sentence + why
+        verdicts.append(replace(verdict, withdrawn=gone, sentence=sentence))
     if withdrawn := _withdrawn(name, fold) or _withdrawn(over, reference):
         return [replace(verdict, word="cannot tell", sentence=withdrawn) for verdict in verdicts]
     return verdicts

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from engine.event import Admitted, Event, Failed, Finished, Memory, Phase, Request, Step
+from engine.event import Admitted, Conditions, Event, Failed, Finished, Memory, Phase, Power, Request, Step
 
 
 @dataclass
@@ -83,6 +83,8 @@ class Timeline:
     terms: Terms = Terms()
     requests: dict[int, RequestLine] = field(default_factory=dict)
     memory: list[Memory] = field(default_factory=list)
+    power: list[Power] = field(default_factory=list)
+    conditions: list[Conditions] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
     steps: int = 0
     answered: int = 0
@@ -104,6 +106,10 @@ class Timeline:
                 line.admitted, line.reused = event.t, event.reused
             case Memory():
                 self.memory.append(event)
+            case Power():
+                self.power.append(event)
+            case Conditions():
+                self.conditions.append(event)
             case Phase():
                 self.phases.append(event)
             case Finished() | Failed():

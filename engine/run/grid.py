@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import psutil
-
 from engine.event import Event, Phase, Point
 from engine.labs import Bench, LeftOut, Values
 from engine.measure import stopwatch
+from engine.measure.conditions import Watch
 
 NO_MEMORY = "There was not enough memory for it."
 
@@ -22,7 +21,7 @@ def measure(bench: Bench, points: list[Values], repeats: int, emit: Callable[[Ev
     processor that `others` used meanwhile. Raises ArithmeticError if a result is wrong.
     """
     calls: dict[int, Callable[[], Any]] = {}
-    others = Others()
+    others = Watch()
     total = len(points) * repeats
     emit(Phase(time.perf_counter(), "run", 0, total, "points"))
     for index, point in enumerate(points):
@@ -39,22 +38,6 @@ def measure(bench: Bench, points: list[Values], repeats: int, emit: Callable[[Ev
             took = stopwatch.seconds(calls[index], bench.wait)
             emit(Point(time.perf_counter(), {"index": index, "seconds": took}))
     return {"others": others.share()}
-
-
-class Others:
-    """The share of all cores that other processes have used since this began."""
-
-    def __init__(self):
-        self.start = self._used()
-
-    def share(self) -> float:
-        busy, total, own = (now - then for now, then in zip(self._used(), self.start, strict=True))
-        return max(0.0, busy - own) / total if total else 0.0
-
-    def _used(self) -> tuple[float, float, float]:
-        every, own = psutil.cpu_times(), psutil.Process().cpu_times()
-        idle = every.idle + getattr(every, "iowait", 0.0)
-        return sum(every) - idle, sum(every), own.user + own.system
 
 
 def _first(bench: Bench, point: Values) -> tuple[Callable[[], Any], Values]:

@@ -18,6 +18,7 @@ from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.registry import labs
 from engine.run import grid, ranks, reading
+from engine.run.witness import Kept, Witness
 from engine.spec import Lane, Workload, plan_for
 
 MEMORY_EVERY_S = 0.1
@@ -69,6 +70,8 @@ class Worker:
         self._phase: tuple[str, float] | None = None
         self._shared: Plan | None = None
         self._served = 0
+        self._witness: Witness | None = None
+        self.kept = Kept()
 
     def emit(self, event: Event) -> None:
         """What a session calls: passes the event on, samples memory between steps, and stops when asked to."""
@@ -76,6 +79,8 @@ class Worker:
             raise Cancelled
         if isinstance(event, Phase):
             self._cost(event.name, event.t)
+            if event.name == "load":
+                self.kept.loading()
         self.sender.put(event, self.session.say if self.session else _silent)
         if isinstance(event, Step) and event.t - self._sampled > MEMORY_EVERY_S:
             self._memory(event.t)
@@ -96,7 +101,8 @@ class Worker:
         self.cancelled.clear()
         lab = command["do"] == "lab"
         try:
-            end: Event = Finished(time.perf_counter(), self._lab(command) if lab else self._lane(command))
+            found = self._lab(command) if lab else self._lane(command)
+            end: Event = Finished(time.perf_counter(), found)
         except Cancelled:
             end = Failed(time.perf_counter(), "Stopped.", "", "cancelled")
         except Refusal as refusal:
@@ -111,7 +117,16 @@ class Worker:
         if command["do"] in reading.COMMANDS:
             return self._read(command)
         plan = self._do(command)
-        return self._effective(plan, ran=command["do"] == "run") if plan else {}
+        found = self._effective(plan, ran=command["do"] == "run") if plan else {}
+        self._testify(found)
+        return found
+
+    def _testify(self, found: dict[str, Any]) -> None:
+        """Report what else happened during the turn that has just ended."""
+        if self._witness and found:
+            for event in self._witness.events(found):
+                self.sender.put(event, _silent)
+            self._witness = None
 
     def _share(self, command: dict[str, Any]) -> dict[str, Any]:
         """A replica's part of a turn: requests of the workload that began, until the end asks what really ran."""
@@ -119,11 +134,13 @@ class Worker:
             self.session.share(self._shared, command["requests"], command["arrived"], self.emit)
             self._served += len(command["requests"])
             return {}
-        self._memory(time.perf_counter())
+        self._settle()
         own = {"pid": os.getpid(), "cores": sorted(os.sched_getaffinity(0)), "requests": self._served}
         if self._shared.device == "cuda":
             own["gpu"] = os.environ.get("CUDA_VISIBLE_DEVICES")
-        return {**self._effective(self._shared), "replica": own}
+        found = {**self._effective(self._shared), "replica": own}
+        self._testify(found)
+        return found
 
     def _read(self, command: dict[str, Any]) -> dict[str, Any]:
         """After the turns: what the lane's predictions are worth. Nothing is warmed up for it."""
@@ -154,16 +171,18 @@ class Worker:
         if self.ranks:
             ranks.check(plan, workload)
         memory.reset_peak()
+        real = command["do"] != "prepare" and lane.backend.needs_model
+        self._witness = Witness(plan) if real else None
         if command["do"] == "begin":
             self.session.begin(plan, workload)
             self._shared, self._served = plan, 0
             return None
         if command["do"] == "prepare":
             self._prepare(lane, plan, workload)
-            memory.trim()
+            self.kept.trim()
         else:
             self.session.run(plan, workload, self.emit)
-        self._memory(time.perf_counter())
+        self._settle()
         return plan
 
     def _prepare(self, lane: Lane, plan: Plan, workload: Workload) -> None:
@@ -188,9 +207,14 @@ class Worker:
         if not self._phase or self._phase[0] != name:
             self._phase = (name, t) if name in COSTS else None
 
+    def _settle(self) -> None:
+        """A last sample at the end of a turn, with what is too slow to look at between steps."""
+        self.kept.look()
+        self._memory(time.perf_counter())
+
     def _memory(self, t: float) -> None:
         self._sampled = t
-        self.sender.put(memory.sample(t, **self.session.memory()), _silent)
+        self.sender.put(memory.sample(t, **self.session.memory(), **self.kept.bytes()), _silent)
 
     def _effective(self, plan: Plan, ran: bool = True) -> dict[str, Any]:
         """What really ran, with what was planned otherwise, what was decided on the way, and what it cost once.
