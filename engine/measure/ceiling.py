@@ -128,7 +128,7 @@ def ceiling(effective: dict[str, Any], lines: Sequence[Timeline], figures: dict[
     kv = effective.get("kv") or {}
     rows = plan.batch if plan.batch > 1 else 1
     places = kv["tokens"] / min(rows, max(1, round(use.together))) if kv.get("kind") == "static" else None
-    launches = (effective.get("launches") or {}).get("calls")
+    launches = None if plan.compile and plan.device == "cpu" else (effective.get("launches") or {}).get("calls")
     eager = None if plan.compile or plan.graph or use.guesses else launches
     queued = any(line.terms.open_loop for line in lines) or (plan.continuous and use.rows > 1)
     waits = [value for line in lines if (value := ttft_ms(line)) is not None]

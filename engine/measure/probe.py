@@ -24,7 +24,8 @@ PRODUCT_S, PRODUCTS_S = 0.02, 0.25
 GPU_BYTES = 2**31
 SIDES = (256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 FORMATS = ("float32", "bfloat16", "float16", "int8", "float8")
-SMALL_OPERATORS = 500
+STEPS_S = 0.05
+"""Steps of the smallest model are repeated for this long."""
 COUNTS = 8
 """Numbers of threads that are tried, at most."""
 
@@ -161,19 +162,26 @@ def _product(name: str, device: str, side: int) -> Callable[[], Any]:
 
 
 def _small(device: str) -> Times:
-    """Seconds of one operator that has nothing to compute: what starting it costs the host."""
+    """Seconds for each launch of a decode step that has next to nothing to compute: what starting one costs the host.
+
+    The model has random weights and four narrow layers, and goes the way of every real one through its modules.
+    """
     import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    one = torch.ones(8, device=device)
+    from engine.decode.launches import launches
+    from engine.decode.stepper import Growing
+
     wait = torch.cuda.synchronize if device == "cuda" else _nothing
-
-    def several() -> None:
-        for _ in range(SMALL_OPERATORS):
-            torch.add(one, one)
-
+    config = LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=4,
+                         num_attention_heads=2, num_key_value_heads=1)  # fmt: skip
+    model = LlamaForCausalLM(config).eval().to(device)
+    token = torch.zeros(1, 1, dtype=torch.long, device=device)
     with torch.inference_mode():
-        several()
-        return [seconds(several, wait) / SMALL_OPERATORS for _ in range(PRODUCTS)]
+        stepper = Growing(model, [0])
+        stepper.prefill(token)
+        started = launches(lambda: stepper.step(token), model.device)["calls"]
+        return [seconds(lambda: stepper.step(token), wait, STEPS_S) / started for _ in range(PRODUCTS)]
 
 
 def _gpu() -> dict[str, Any]:

@@ -49,10 +49,10 @@ def probe(stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
 
 def _figures(stopped: Callable[[], bool]) -> dict[str, Any]:
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as words:
+        command, ends = [sys.executable, "-m", "engine.measure.probe"], {"stdout": said, "stderr": words}
         child = subprocess.Popen(
-            [sys.executable, "-m", "engine.measure.probe"],
-            stdin=subprocess.DEVNULL, stdout=said, stderr=words, cwd=ROOT, env=environment(None), start_new_session=True,
-        )  # fmt: skip
+            command, stdin=subprocess.DEVNULL, cwd=ROOT, env=environment(None), start_new_session=True, **ends
+        )
         _wait(child, stopped)
         said.seek(0), words.seek(0)
         try:
