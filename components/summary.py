@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from engine.measure.fate import fate, fault
 from engine.measure.metrics import METRICS
 from engine.measure.quality import FIGURES, Figure
 
@@ -96,7 +97,9 @@ def _lane(lane: dict[str, Any]) -> dict[str, Any]:
     return {
         "status": lane["status"],
         "why": " ".join(filter(None, (lane["why"], lane["hint"]))) if failed else None,
-        "unmet": " ".join(lane["effective"].get("unmet", [])),
+        "unmet": " ".join(lane["effective"].get("unmet", [])) or (fate(equality) if fault(equality) else ""),
+        "parted": equality.get("parted"),
+        "fate": fate(equality),
         "identical": equality["identical"],
         "reference": equality["reference"],
         "divergence": equality["first_divergence"],

@@ -10,13 +10,18 @@ Answers = dict[int, Sequence[int]]
 """Token ids of each request."""
 
 
+def apart(ours: Sequence[int], other: Sequence[int]) -> int | None:
+    """The place of the first token that differs between two answers; None where all are alike."""
+    pairs = enumerate(zip(ours, other, strict=False))
+    place = next((place for place, (a, b) in pairs if a != b), min(len(ours), len(other)))
+    return place if place < max(len(ours), len(other)) else None
+
+
 def parting(mine: Answers, theirs: Answers) -> tuple[int, int] | None:
     """The first request whose answers differ, and the place of the first token that does; None where all are alike."""
     for request in sorted(theirs):
-        ours, other = list(mine.get(request, ())), list(theirs[request])
-        if ours != other:
-            pairs = enumerate(zip(ours, other, strict=False))
-            return request, next((place for place, (a, b) in pairs if a != b), min(len(ours), len(other)))
+        if (place := apart(mine.get(request, ()), theirs[request])) is not None:
+            return request, place
     return None
 
 

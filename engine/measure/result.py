@@ -8,12 +8,12 @@ from typing import Any
 from engine.event import Failed, Judged, Record
 from engine.measure.acceptance import speculation
 from engine.measure.ceiling import ceiling
-from engine.measure.fate import fate, fault, parting
+from engine.measure.fate import apart, fate, fault, parting
 from engine.measure.metrics import METRICS, acceptance, itl_ms, percentile
 from engine.measure.occupancy import occupancy
 from engine.measure.quality import price
 from engine.measure.rounds import account, said, spoil
-from engine.measure.timeline import Terms, Timeline
+from engine.measure.timeline import RequestLine, Terms, Timeline
 from engine.measure.verdict import MIN_PAIRS, Verdict, judge
 from engine.measure.why import findings, spoken
 from engine.spec import Experiment, Lane
@@ -162,7 +162,14 @@ def _equality(experiment: Experiment, fold: LaneFold, reference: LaneFold) -> di
     found = parting({r: line.tokens for r, line in mine.items()}, {r: line.tokens for r, line in other.items()})
     if found is None:
         return {**unknown, "identical": True}
-    return {**unknown, "identical": False, "first_divergence": found[1], "request": found[0]}
+    parted = [_parted(mine.get(request), line) for request, line in sorted(other.items())]
+    return {**unknown, "identical": False, "first_divergence": found[1], "request": found[0], "parted": parted}
+
+
+def _parted(mine: RequestLine | None, other: RequestLine) -> dict[str, int] | None:
+    """Where an answer leaves the first lane's: the number of the token, and of the character before which it stands."""
+    place = apart(mine.tokens, other.tokens) if mine else None
+    return None if place is None else {"token": place, "character": len("".join(mine.text[:place]))}
 
 
 def _verdicts(name: str, fold: LaneFold, over: str, reference: LaneFold) -> list[Verdict]:

@@ -55,8 +55,8 @@ class Judging:
 
     def _answers(self, plan: Plan) -> list[tuple[int, list[int]]]:
         """What a lane wrote that computes as the reference does, request by request; else what the first one wrote."""
-        written = self.run.written.lanes
-        alike = [lane for lane, own in self.plans.items() if own.loss() == plan.loss() and lane in written]
+        written = {lane: answers for lane, answers in self.run.written.lanes.items() if lane not in self.run.out}
+        alike = [lane for lane in written if lane in self.plans and self.plans[lane].loss() == plan.loss()]
         lane = next(iter([*alike, *sorted(written)]), None)
         return sorted(written[lane].items()) if lane is not None else []
 
