@@ -1,5 +1,6 @@
 // One lane's card: name, badges, the big figure, three small ones, progress and the text as it comes.
 
+import { part } from "./parting.js";
 import { amount, make, swatch, times } from "./units.js";
 
 const SMALL = [
@@ -122,6 +123,7 @@ function withdraw({ card, shown }, why) {
 export function finish(handle, lane, cell, first) {
   const { shown } = handle;
   if (lane.unmet) withdraw(handle, lane.unmet);
+  if (lane.parted && !first) part(shown.panes, lane.parted, lane.reference, lane.fate);
   if (cell?.ratio && !first) {
     const sure = cell.word === "faster" || cell.word === "slower" || cell.word === "same";
     shown.ratio.textContent = cell.word === "same" ? `as fast as ${lane.reference}` : `${times(cell.ratio)} the speed of ${lane.reference}${sure ? "" : ", not sure"}`;
