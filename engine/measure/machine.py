@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from engine.measure.counters import counters
 from engine.measure.roofs import measured
 
 PACKAGES = ("torch", "transformers", "bitsandbytes", "torchao", "accelerate", "gradio", "plotly", "pandas")
@@ -37,7 +38,8 @@ class Machine:
     """A fingerprint that every result carries. `gpus` holds only those that the installed torch can use.
 
     `caches` are the bytes of L1d, L2 and L3 that one core sees. `zero_gpu` says that this is a Space whose GPU is
-    lent to the web process for seconds at a time, so that no worker can use it.
+    lent to the web process for seconds at a time, so that no worker can use it. `counters` are the meters of power
+    and energy that can be read.
     """
 
     system: str
@@ -51,6 +53,7 @@ class Machine:
     packages: dict[str, str | None]
     caches: dict[str, int] = field(default_factory=dict)
     zero_gpu: bool = False
+    counters: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """One line for a header."""
@@ -68,18 +71,20 @@ class Machine:
 def machine() -> Machine:
     """Look once; takes some 50 ms."""
     packages = {name: _version(name) for name in PACKAGES}
+    gpus = () if "+cpu" in (packages["torch"] or "+cpu") else _gpus()
     return Machine(
         system=f"{platform.system()} {platform.release()}",
         processor=_processor(),
         cores=_cores(),
         memory_bytes=_memory(),
         instructions=_instructions(),
-        gpus=() if "+cpu" in (packages["torch"] or "+cpu") else _gpus(),
+        gpus=gpus,
         compiler=shutil.which(os.environ.get("CXX", "g++")) and os.environ.get("CXX", "g++"),
         python=platform.python_version(),
         packages=packages,
         caches=caches(),
         zero_gpu=bool(os.environ.get("SPACES_ZERO_GPU")),
+        counters=counters(len(gpus)),
     )
 
 
