@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from components import launches
+from components import launches, quality
 
 PICTURES: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
+    "quality": quality.of,
     "launches": launches.of,
 }
 """In the order in which they stand on the page; static/pictures.js draws each by the same name."""

@@ -1,8 +1,9 @@
 // The pictures under the comparison of a race, by the names of components/pictures.py.
 
 import { launches } from "./launches.js";
+import { quality } from "./quality.js";
 
-const PICTURES = { launches };
+const PICTURES = { launches, quality };
 
 // DOM nodes in the order in which the server sent the pictures. `names` are the lanes' names.
 export function drawn(names, pictures) {
