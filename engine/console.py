@@ -102,6 +102,8 @@ def table(result: dict[str, Any]) -> str:
         if any(row.read(lane) is not None for lane in lanes):
             rows.append([f"{row.title}, {row.unit}", *(_loss(row.read(lane)) for lane in lanes)])
     rows.append(["ITL p50 / p90, ms", *(_gaps(lane["metrics"]) for lane in lanes)])
+    if any(lane.get("ceiling", {}).get("decode") for lane in lanes):
+        rows.append(["Share of the ceiling, prefill / decode", *(_shares(lane["ceiling"]) for lane in lanes)])
     rows.append(["Weights / KV / peak, MB", *(_bytes(lane["memory"]) for lane in lanes)])
     rows.append(["Load / compile / warm-up, s", *(_costs(lane["phases"]) for lane in lanes)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -163,6 +165,15 @@ def _gaps(metrics: dict[str, Any]) -> str:
 def _bytes(memory: dict[str, Any]) -> str:
     values = (memory[f"{name}_bytes"] for name in ("weights", "kv", "peak"))
     return " / ".join(EMPTY if value is None else f"{value / 1e6:.0f}" for value in values)
+
+
+def _shares(ceiling: dict[str, Any]) -> str:
+    """For instance "41 % (compute) / 28 % (memory)": how near to what the machine allows, and what limits there."""
+    said = []
+    for phase in ceiling.values():
+        share = phase and phase["share"]
+        said.append(f"{share:.0%} ({phase['bound']})".replace("%", " %") if share else EMPTY)
+    return " / ".join(said)
 
 
 def _costs(phases: dict[str, Any]) -> str:
