@@ -47,7 +47,7 @@ def summary(result: dict[str, Any] | None, state: str) -> dict[str, Any]:
     verdicts = [
         {"lane": numbers[v["lane"]], "word": v["word"], "sentence": v["sentence"]}
         for v in result["verdicts"]
-        if v["metric"] == headline and v["pairs"]
+        if v["metric"] == headline and (v["pairs"] or v.get("withdrawn"))
     ]
     return {
         "state": state,

@@ -9,6 +9,7 @@ from engine.event import Failed, Judged, Record
 from engine.measure.acceptance import speculation
 from engine.measure.ceiling import ceiling
 from engine.measure.fate import apart, fate, fault, parting
+from engine.measure.memory_parts import stack
 from engine.measure.metrics import METRICS, acceptance, itl_ms, percentile
 from engine.measure.occupancy import occupancy
 from engine.measure.quality import price
@@ -109,7 +110,7 @@ def _lane(experiment: Experiment, name: str, fold: LaneFold, reference: LaneFold
         "rounds": [_round(line) | {"withdrawn": said(fold, n)} for n, line in sorted(rounds.items())],
         "metrics": _metrics(list(fold.clean.values())),
         "speculation": speculation(rounds.values()),
-        "memory": _memory(fold),
+        "memory": _memory(fold) | stack(fold.clean),
         "occupancy": occupancy(rounds.values()),
         "tokens": [line.tokens for _, line in sorted(newest.requests.items())] if newest else [],
         "text": [newest.text(request) for request in sorted(newest.requests)] if newest else [],

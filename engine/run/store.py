@@ -96,7 +96,7 @@ class Store(Database):
 
     def finish(self, run: str, state: str, result: dict[str, Any]) -> None:
         """Close a run with its result and what came of it: the first verdict, or why a lane ended."""
-        verdicts = [verdict["sentence"] for verdict in result["verdicts"] if verdict["pairs"]]
+        verdicts = [verdict["sentence"] for verdict in result["verdicts"] if verdict["pairs"] or verdict["withdrawn"]]
         faults = [f"Lane {lane['name']}: {lane['why']}" for lane in result["lanes"] if lane["why"]]
         sentence = next(iter(verdicts + faults), None)
         sql = "UPDATE runs SET state=?, sentence=?, result=? WHERE id=?"

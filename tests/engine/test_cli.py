@@ -33,7 +33,8 @@ def test_a_run_prints_a_table_writes_the_contract_and_can_be_replayed(engine, tm
     assert {"fetch_s", "load_s", "compile_s", "warmup_s"} <= set(lane["phases"])
     assert {"weights_bytes", "kv_bytes", "peak_bytes", "rss_bytes"} <= set(lane["memory"])
     verdict = found["verdicts"][0]
-    assert {"lane", "over", "metric", "ratio", "low", "high", "pairs", "word", "sentence"} == set(verdict)
+    assert {"lane", "over", "metric", "ratio", "low", "high", "pairs", "word", "sentence",
+            "detectable", "withdrawn"} == set(verdict)  # fmt: skip
     assert verdict["word"] == "cannot tell" and "Simulated" in verdict["sentence"]
     (row,) = json.loads(engine("history", "--json").stdout)
     assert row["state"] == "finished"
