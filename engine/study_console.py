@@ -7,9 +7,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from engine.address import assign
+from engine.measure.ablation import percent
 from engine.measure.pareto import AXES
 from engine.measure.verdict import figure
+from engine.presets import preset
+from engine.refusal import Refusal
 from engine.run.studies import Studies
+from engine.spec import Experiment
 
 EMPTY = "–"
 LOOK_S = 0.1
@@ -37,15 +42,43 @@ def follow(studies: Studies, id: str, screen: Console) -> dict[str, Any]:
     return view
 
 
+def chosen(name: str, assignments: list[str], lanes: list[str] | None) -> Experiment:
+    """A preset with changes and only some of its lanes: those named, or the last one where None are.
+
+    Raises Refusal with what exists.
+    """
+    data = assign(preset(name).to_dict(), assignments)
+    lanes = [list(data["lanes"])[-1]] if lanes is None else lanes or list(data["lanes"])
+    if unknown := next((one for one in lanes if one not in data["lanes"]), None):
+        raise Refusal(f"There is no lane {unknown} in {name}.", f"There are {', '.join(data['lanes'])}.")
+    kept = {one: data["lanes"][one] for one in lanes}
+    return Experiment.read({**data, "lanes": kept, "expect": data["expect"] if len(kept) > 1 else None})
+
+
+def contributions(view: dict[str, Any]) -> str:
+    """What each toggle of an ablation gives alone, on top of the others, and its share of the whole."""
+    found = view["effects"]
+    head = ["", "alone", "on top of the others", "its share"]
+    rows = [[row["name"], *(_effect(row[name]) for name in ("alone", "last", "share"))] for row in found["toggles"]]
+    rows += [["left over", "", "", _effect(found["rest"])]] if found["rest"] else []
+    rows += [["all together", "", "", _effect(found["together"])]]
+    return "\n".join([*_aligned([head, *rows], names=1), "", *filter(None, [view["why"], view["sentence"]])])
+
+
+def _effect(effect: dict[str, Any] | None) -> str:
+    if effect is None:
+        return EMPTY
+    wide = "" if effect["low"] is None else f" ({percent(effect['low'])} to {percent(effect['high'])})"
+    return f"{percent(effect['ratio'])}{wide}"
+
+
 def table(view: dict[str, Any]) -> str:
     """One row a mark, a star on those that nothing beats in everything, then the sentences."""
     head = ["", "point", *(f"{AXES[name].title}, {_unit(name)}" for name in SHOWN)]
-    cells = [head, *(_row(mark) for mark in view["marks"])]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(head))]
-    lines = [
-        "  ".join(_padded(*pair) for pair in zip(row, widths, range(len(row)), strict=True)).rstrip() for row in cells
-    ]
-    lost = [f"{mark['label']}: {mark['why']}" for mark in view["marks"] if mark["why"]]
+    shown = [mark for mark in view["marks"] if view["kind"] != "search" or mark["state"] != "refused"]
+    cells = [head, *(_row(mark) for mark in shown)]
+    lines = _aligned(cells, names=2)
+    lost = [f"{mark['label']}: {mark['why']}" for mark in shown if mark["why"]]
     return "\n".join([*lines, "", *lost, *filter(None, [view["why"], view["sentence"]])])
 
 
@@ -68,5 +101,13 @@ def _cell(name: str, value: float | None) -> str:
     return figure(value / 1e6 if AXES[name].unit == "bytes" else value)
 
 
-def _padded(text: str, width: int, place: int) -> str:
-    return text.ljust(width) if place < 2 else text.rjust(width)
+def _aligned(cells: list[list[str]], names: int) -> list[str]:
+    """Lines of a table: the first `names` columns to the left, figures to the right."""
+    widths = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < names else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]

@@ -6,9 +6,7 @@ The sweep goes on with `--resume` after it was stopped or killed: points that we
 import argparse
 from datetime import datetime
 
-from engine.address import assign
 from engine.commands import ERR, OWNER, assignments, check_file, deliver, json_file, listing
-from engine.presets import preset
 from engine.refusal import Refusal
 from engine.run.jobs import Jobs
 from engine.run.kinds import KINDS
@@ -16,8 +14,7 @@ from engine.run.store import Store
 from engine.run.studies import Studies
 from engine.run.study_table import StudyTable
 from engine.run.sweep import Axis, Sweep
-from engine.spec import Experiment
-from engine.study_console import follow, table
+from engine.study_console import chosen, follow, table
 
 ROUNDS = 2
 """Turns of a point where nothing else is said: its figure is their median."""
@@ -53,21 +50,11 @@ def do(parsed: argparse.Namespace) -> int:
     return 0 if view["state"] == "finished" else 1
 
 
-def experiment(parsed: argparse.Namespace) -> Experiment:
-    """The preset with its changes, its rounds, and only the lanes that are kept. Raises Refusal."""
+def _sweep(parsed: argparse.Namespace) -> Sweep:
     if not parsed.preset:
         raise Refusal("No preset is named.", "python -m engine presets lists them.")
-    data = assign(preset(parsed.preset).to_dict(), [*parsed.assignments, f"rounds={parsed.rounds}"])
-    if unknown := next((name for name in parsed.lane if name not in data["lanes"]), None):
-        raise Refusal(f"There is no lane {unknown} in {parsed.preset}.", f"There are {', '.join(data['lanes'])}.")
-    if parsed.lane:
-        data["lanes"] = {name: data["lanes"][name] for name in parsed.lane}
-        data["expect"] = None
-    return Experiment.read(data)
-
-
-def _sweep(parsed: argparse.Namespace) -> Sweep:
-    return Sweep(experiment(parsed), [Axis.read(text) for text in parsed.over])
+    experiment = chosen(parsed.preset, [*parsed.assignments, f"rounds={parsed.rounds}"], parsed.lane)
+    return Sweep(experiment, [Axis.read(text) for text in parsed.over])
 
 
 def _list(parsed: argparse.Namespace, store: Store) -> int:

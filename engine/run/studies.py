@@ -151,8 +151,9 @@ class Studies:
             why = f"{lost} points could not be read from the history." if lost else ""
         ended = sum(entry.outcome.ended for entry in known.values())
         now = [entry.point.label for entry in known.values() if not entry.outcome.ended]
-        return {"id": id, "kind": study.kind, "state": state, "why": why, "title": study.title, "total": study.total,
-                "ended": ended, "now": now, "marks": marks(known), **study.summary(known)}  # fmt: skip
+        counts = {"total": study.total(known), "ended": ended, "now": now}
+        facts = {"id": id, "kind": study.kind, "state": state, "why": why, "title": study.title}
+        return {**facts, **counts, "marks": marks(known), **study.summary(known)}
 
     def _read(self, row: Values) -> Study:
         try:

@@ -1,7 +1,7 @@
 """Study: points to measure one after another, each a run of its own, and what is said when they are known."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -82,9 +82,8 @@ class Study:
         """One line for a list."""
         return self.experiment.title or self.experiment.model
 
-    @property
-    def total(self) -> int:
-        """How many points there are at most."""
+    def total(self, known: Known) -> int:
+        """How many points there will be, as far as is known."""
         raise NotImplementedError
 
     def following(self, known: Known) -> tuple[int, Point] | None:
@@ -141,3 +140,10 @@ def outcome(result: Values, run: str | None) -> Outcome:
         return Outcome(DONE, "", run, lanes)
     states = {status for status, _ in faults}
     return Outcome(REFUSED if states == {REFUSED} else FAILED, " ".join(text for _, text in faults), run, {})
+
+
+def few_loads(points: Sequence[Point]) -> list[Point]:
+    """Points that need the same loaded models next to each other, in the order in which those first appear."""
+    seen: dict[tuple, int] = {}
+    keys = [seen.setdefault(lease(point.experiment), len(seen)) for point in points]
+    return [point for _, point in sorted(zip(keys, points, strict=True), key=lambda pair: pair[0])]

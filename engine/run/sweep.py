@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from engine.refusal import Refusal
 from engine.run.marks import REPEAT, SPEED, best, drifted, marks
-from engine.run.study import DONE, Known, Point, Study, Values, changed, lease
+from engine.run.study import DONE, Known, Point, Study, Values, changed, few_loads, lease
 from engine.spec import Experiment
 
 MOST = 256
@@ -89,7 +89,7 @@ class Sweep(Study):
         if count > MOST:
             raise Refusal(f"These values make {count:,} points, and {MOST} are the most.", "Name fewer values.")
         self.experiment, self.axes = experiment, tuple(axes)
-        self.points = _with_repeats(_few_loads([self._point(values) for values in self._grid()]))
+        self.points = _with_repeats(few_loads([self._point(values) for values in self._grid()]))
 
     def _grid(self) -> list[Values]:
         addresses = [axis.address for axis in self.axes]
@@ -103,8 +103,7 @@ class Sweep(Study):
     def title(self) -> str:
         return f"{super().title}: {' and '.join(axis.address for axis in self.axes)}"
 
-    @property
-    def total(self) -> int:
+    def total(self, known: Known) -> int:
         return len(self.points)
 
     def following(self, known: Known) -> tuple[int, Point] | None:
@@ -124,13 +123,6 @@ class Sweep(Study):
         return cls(
             Experiment.read(data["experiment"]), [Axis(address, tuple(values)) for address, values in data["axes"]]
         )
-
-
-def _few_loads(points: list[Point]) -> list[Point]:
-    """Points that need the same loaded models next to each other, in the order in which those first appear."""
-    seen: dict[tuple, int] = {}
-    keys = [seen.setdefault(lease(point.experiment), len(seen)) for point in points]
-    return [point for _, point in sorted(zip(keys, points, strict=True), key=lambda pair: pair[0])]
 
 
 def _with_repeats(points: list[Point]) -> list[Point]:
