@@ -8,9 +8,9 @@ from pathlib import Path
 
 from engine.measure.machine import machine
 from engine.run.pool import Pool
-from tests.bench import alone, arrivals, ladder, observer, packed
+from tests.bench import alone, arrivals, ladder, observer, packed, search
 
-SUITES = {suite.__name__.rpartition(".")[2]: suite.run for suite in (alone, ladder, arrivals, packed, observer)}
+SUITES = {suite.__name__.rpartition(".")[2]: suite.run for suite in (alone, ladder, arrivals, packed, observer, search)}
 
 
 def main() -> int:
