@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from components import launches, quality
+from components import launches, quality, roofline
 
 PICTURES: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
     "quality": quality.of,
+    "roofline": roofline.of,
     "launches": launches.of,
 }
 """In the order in which they stand on the page; static/pictures.js draws each by the same name."""

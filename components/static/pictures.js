@@ -2,8 +2,9 @@
 
 import { launches } from "./launches.js";
 import { quality } from "./quality.js";
+import { roofline } from "./roofline.js";
 
-const PICTURES = { launches, quality };
+const PICTURES = { launches, quality, roofline };
 
 // DOM nodes in the order in which the server sent the pictures. `names` are the lanes' names.
 export function drawn(names, pictures) {

@@ -51,7 +51,8 @@ def entry(
 
     `predicted_ms` is the least time of what `measured_ms` measures: the first token, or a token of one request,
     of which a pass gives `tokens`. `share` is predicted / measured: 1 is the ceiling. `memory_ms`, `compute_ms` and
-    `overhead_ms` are those of the same. `reached` are the bytes and operations a second that were reached.
+    `overhead_ms` are those of the same. `allowed` and `reached` are bytes and operations a second, at best and as
+    measured.
     """
     limits = bound(work, roof, arithmetic, launches)
     predicted = _ms(limits.seconds, tokens)
@@ -68,8 +69,13 @@ def entry(
         "bound": limits.limit,
         "measured_ms": measured_ms,
         "share": predicted / measured_ms if predicted and measured_ms else None,
-        "reached": {"bytes": work.moved / took, "operations": work.operations / took} if took else None,
+        "allowed": _speeds(work, limits.seconds),
+        "reached": _speeds(work, took),
     }
+
+
+def _speeds(work: Work, seconds: float | None) -> dict[str, float] | None:
+    return {"bytes": work.moved / seconds, "operations": work.operations / seconds} if seconds else None
 
 
 def _ms(seconds: float | None, tokens: float) -> float | None:
