@@ -22,6 +22,7 @@ from components.race import Race, line, replay
 from components.stage import stage
 from components.summary import TIPS, summary
 from components.watch import ENDED, follow
+from engine.measure.why.attempts import attempted, wording
 from engine.presets import presets
 from engine.refusal import Refusal
 from engine.spec import MAX_LANES, Experiment, Lane
@@ -114,6 +115,7 @@ class Page:
         self.history.pick(self.pick, [self.owner], [self.stage, self.message], **quiet)
         self.stage.replay(self.pick, [self.owner], [self.stage, self.message], **quiet)
         self.stage.reuse(self.reuse, [self.owner], filled, **quiet)
+        self.stage.attempt(self.attempt, [self.owner], filled, **quiet)
 
         gr.on(self.lanes.edits(), self.note, form, noted, trigger_mode="always_last", **quiet)
         self.work["model"].input(self.note, form, noted, **quiet)
@@ -249,6 +251,14 @@ class Page:
     def reuse(self, owner: str, event: gr.EventData) -> list[Any]:
         """Put a run's setup into the form."""
         return self.fill(self.jobs.experiment(event.run))
+
+    def attempt(self, owner: str, event: gr.EventData) -> list[Any]:
+        """Put a run's setup into the form, with what a card of its lane says to try next."""
+        experiment, result = self.jobs.experiment(event.run), self.jobs.result(event.run)
+        lane = result["lanes"][event.lane]
+        change = lane["findings"][event.card]["next"]
+        said = f"Lane {lane['name']} is changed: {wording(change)}. Press Run to see what it does."
+        return self.fill(attempted(experiment, lane["name"], change).model_copy(update={"why": said}))
 
     def restore(self, owner: str) -> list[Any]:
         """Page opened: who this is, and the setup of what they have running or just ran."""

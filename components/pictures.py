@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from components import launches, quality, roofline
+from components import launches, quality, roofline, why
 
 PICTURES: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
+    "why": why.of,
     "quality": quality.of,
     "roofline": roofline.of,
     "launches": launches.of,

@@ -4,7 +4,7 @@ import gradio as gr
 
 ON_LOAD = """
 const base = window.gradio_config.root + "/pitlane/";
-const events = ["replay", "reuse", "heal"];
+const events = ["replay", "reuse", "attempt", "heal"];
 import(base + "stage.js").then((stage) => stage.mount({ element, props, watch, trigger, base }));
 """
 

@@ -3,8 +3,9 @@
 import { launches } from "./launches.js";
 import { quality } from "./quality.js";
 import { roofline } from "./roofline.js";
+import { why } from "./why.js";
 
-const PICTURES = { launches, quality, roofline };
+const PICTURES = { launches, quality, roofline, why };
 
 // DOM nodes in the order in which the server sent the pictures. `names` are the lanes' names.
 export function drawn(names, pictures) {

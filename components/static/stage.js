@@ -38,6 +38,7 @@ class Stage {
     this.head = "";
     this.schedule = paced(() => this.flush(), DRAW_MS);
     this.heard = performance.now();
+    root.addEventListener("attempt", (event) => this.trigger("attempt", { run: this.start.run, ...event.detail }));
     watch("value", () => this.pull());
     watch("setup", () => this.preview());
     setInterval(() => this.listen(), 2000);

@@ -29,6 +29,17 @@ def compile_step(model: Any, plan: Plan) -> Any:
     return torch.compile(model.forward, mode=mode, fullgraph=True, dynamic=False)
 
 
+def compiled_as(pieces: int | None = None) -> str | None:
+    """How a step ran that was to be compiled: "in one piece", "in 3 pieces" (its graph broke), None: not compiled.
+
+    `pieces` is what a profiler saw. Without one, graphs and breaks in all of this process are what is known.
+    """
+    if pieces is None:
+        breaks = sum(torch._dynamo.utils.counters["graph_break"].values())
+        pieces = breaks + 1 if compilations() else 0
+    return {0: None, 1: "in one piece"}.get(pieces, f"in {pieces} pieces")
+
+
 def compilations() -> int:
     """Graphs that this process has compiled so far: a turn in which it grows has recompiled."""
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]

@@ -20,6 +20,8 @@ IDLE = {
     "transpose", "unbind", "unfold", "unsqueeze", "view", "_reshape_alias", "_unsafe_view",
 }  # fmt: skip
 """Operators that compute nothing: they look at memory in another way, or reserve it."""
+COMPILED = "Torch-Compiled Region"
+"""How torch.compile names each of its graphs to the profiler when it runs."""
 CALL = re.compile(r"cu(da)?(Launch(Cooperative)?Kernel|GraphLaunch|Memcpy|Memset)")
 """Calls of the driver by which the host starts work on the GPU."""
 
@@ -29,8 +31,9 @@ def launches(step: Callable[[], Any], device: torch.device) -> dict[str, Any]:
 
     `unit` is "kernels" (CUDA) or "operators" (CPU; views are not counted, and a compiled loop is one), `total`
     their number, `attention` the fused attention operator among them, `calls` how often the host started work on
-    the device (a replayed graph is one call), `top` the most frequent ones with `name`, `count` and `share` of the
-    step's time. The profiler slows the step down, so only the shares of its times are kept.
+    the device (a replayed graph is one call), `pieces` how many compiled graphs the step consists of, `busy_ms` the
+    time in which kernels ran (CUDA only), `top` the most frequent ones with `name`, `count` and `share` of the
+    step's time. The profiler slows the host down, so of times measured there only shares are kept.
     """
     cuda = device.type == "cuda"
     kinds = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
@@ -47,7 +50,9 @@ def launches(step: Callable[[], Any], device: torch.device) -> dict[str, Any]:
         "unit": "kernels" if cuda else "operators",
         "total": len(work),
         "calls": calls,
+        "busy_ms": sum(microseconds for _, microseconds in work) / 1000 if cuda else None,
         "attention": found(event.name for event in events),
+        "pieces": len({event.name for event in events if event.name.startswith(COMPILED)}),
         "top": _top(work),
     }
 

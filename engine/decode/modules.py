@@ -11,7 +11,7 @@ from transformers import StaticCache
 from engine.backends import Emit
 from engine.decode.arrivals import InTurn, source
 from engine.decode.caches import growing_cache
-from engine.decode.compiled import compile_step
+from engine.decode.compiled import compile_step, compiled_as
 from engine.decode.continuous import Engine, engine
 from engine.decode.footprint import bits, footprint, window
 from engine.decode.fuse import fuse_kernels, kernels, merge_projections, merged
@@ -53,16 +53,17 @@ class ModuleSession(Loaded):
     @torch.inference_mode()
     def serve(self, plan: Plan, whole: Batch, workload: Any, emit: Emit) -> None:
         if plan.continuous:
+            self.ran = self.shape(plan, whole)
             self._engine(plan).run(source(whole, workload, emit), self.sampling(workload))
         else:
             super().serve(plan, whole, workload, emit)
 
     @torch.inference_mode()
     def turn(self, plan: Plan, batch: Batch, sampling: Sampling, emit: Emit) -> None:
+        self.ran = self.shape(plan, batch)
         if plan.continuous:
             self._engine(plan).run(InTurn(batch, emit), sampling)
             return
-        self.ran = self.shape(plan, batch)
         if plan.graph:
             self.stepper = graph_decode(self._graph(batch, sampling), batch, emit)
             return
@@ -191,6 +192,7 @@ class ModuleSession(Loaded):
             "kernels": kernels(self.model),
             "graph": len(recorded),
             "launches": counted,
+            **({"compiled": compiled_as(counted["pieces"])} if counted else {}),
             "sdpa": counted and counted["attention"],
         }
 

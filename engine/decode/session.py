@@ -14,7 +14,7 @@ import transformers.tokenization_utils_tokenizers  # noqa: F401  (imported while
 from engine.backends import Emit, Session
 from engine.decode.arrivals import Arrivals
 from engine.decode.attention import allowed
-from engine.decode.compiled import compilations
+from engine.decode.compiled import compilations, compiled_as
 from engine.decode.drafting import Drafting
 from engine.decode.prompts import Batch, batches, check_context, encode, everything, pick
 from engine.decode.reading import read
@@ -162,7 +162,7 @@ class Loaded(Session):
 
     def effective(self) -> dict[str, Any]:
         made = compilations()
-        found = {"threads": torch.get_num_threads(), "compiled": made > 0, "graphs": made}
+        found = {"threads": torch.get_num_threads(), "compiled": compiled_as(), "graphs": made}
         found |= {"recompiles": made - self.before if self.before else 0, "revision": self.revision}
         return {**load.effective(self.model), **found}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.backends import Emit
+from engine.decode.draft_clock import DraftClock
 from engine.decode.drafts import Draft, Guesses
 from engine.decode.loop import enter, padded
 from engine.decode.prompts import Batch
@@ -17,12 +18,20 @@ from engine.event import Step
 
 @dataclass
 class Tally:
-    """How often a draft was asked, in how many steps it guessed, what it guessed, and how much of that became text."""
+    """How often a draft was asked, in how many steps it guessed, what it guessed, and how much of that became text.
+
+    `draft_s` are the seconds that guessing took in all.
+    """
 
     asked: int = 0
     steps: int = 0
     drafted: int = 0
     accepted: int = 0
+    draft_s: float = 0.0
+
+    def ask(self, seconds: float) -> None:
+        self.asked += 1
+        self.draft_s = round(self.draft_s + seconds, 6)
 
     def see(self, drafted: int, accepted: int) -> None:
         self.steps += drafted > 0
@@ -95,7 +104,7 @@ def speculate(verifier: Verifier, draft: Draft, length: DraftLength, batch: Batc
     check_finite(logits)
     draft.begin(prompt)
     nothing = guesses = Guesses(ids[:, :0])
-    text, end = list(prompt), len(prompt) + most
+    text, end, clock = list(prompt), len(prompt) + most, DraftClock(ids.device)
     fresh, right = _kept(guesses, *verifier.choose(logits, guesses))
     while True:
         fresh = _until_stop(fresh, verifier.sampling)
@@ -106,9 +115,11 @@ def speculate(verifier: Verifier, draft: Draft, length: DraftLength, batch: Batc
         if len(text) == end or (not verifier.sampling.fixed_length and fresh[-1] in verifier.sampling.stop):
             return
         count = min(length.now, end - len(text) - 1)
-        guesses = draft.propose(text, count) if count else nothing
-        tally.asked += count > 0
+        with clock:
+            guesses = draft.propose(text, count) if count else nothing
         fresh, right = _kept(guesses, *verifier.check(ids.new_tensor([text[-1:]]), guesses))
+        if count:
+            tally.ask(clock.read())
         verifier.rollback(guesses, right)
         if guesses.count:
             draft.accepted(right)

@@ -210,7 +210,7 @@ def _withdrawn(name: str, fold: LaneFold) -> str:
 def _because(experiment: Experiment, name: str, verdict: Verdict, equality: dict[str, Any], evidence: str = "") -> str:
     """Why, and the text's fate. Where the run's own figures speak, nothing is guessed."""
     mine, other = experiment.lanes[name], experiment.lanes[verdict.over]
-    sure = verdict.pairs >= MIN_PAIRS
+    sure = verdict.pairs >= MIN_PAIRS and (verdict.word != "cannot tell" or not evidence)
     if "simulated" in (mine.backend.name(), other.backend.name()):
         text = " Simulated: these figures come from a timetable, not from a model."
     elif evidence:

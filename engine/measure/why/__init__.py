@@ -9,13 +9,14 @@ from engine.measure.why.company import alone, empty_places, queueing, replicas, 
 from engine.measure.why.compiling import payback, recompiles
 from engine.measure.why.evidence import OPPOSITE, Finding, Pair, Side
 from engine.measure.why.guessing import acceptance
+from engine.measure.why.phases import first_token
 from engine.measure.why.traffic import bytes_read, bytes_wasted, limit, threads
 from engine.measure.why.work import same_work, time_split, widening
 from engine.spec import Experiment
 
 RULES = (
     recompiles, recomputing, acceptance, sharing, replicas, alone, queueing, widening, bytes_read, bytes_wasted,
-    threads, time_split, prefix, small_cache, same_work, empty_places, payback,
+    threads, time_split, prefix, first_token, small_cache, same_work, empty_places, payback,
 )  # fmt: skip
 """In order of strength: the first that explains the headline's direction is what the verdict's sentence says."""
 HEADLINE = "output_tok_per_s"

@@ -15,24 +15,27 @@ CAME = {
 
 
 def acceptance(pair: Pair) -> Finding | None:
-    """Tokens in a step against how much longer the step takes than one without guesses.
+    """Tokens in a step against how much longer the step takes than the other lane's.
 
     Guessing gains exactly where the first is larger. Source: Leviathan et al. 2023, arXiv:2211.17192, section 3.
     """
-    mine, plain = pair.lane, pair.over.step_ms
-    if not mine.guesses or pair.over.guesses or not mine.step_ms or not plain:
+    mine, other = pair.lane, pair.over
+    if not mine.guesses or not mine.step_ms or not other.step_ms or mine.tokens_per_step < other.tokens_per_step:
         return None
-    stretch, tokens = mine.step_ms / plain, mine.tokens_per_step
+    stretch, more = mine.step_ms / other.step_ms, mine.tokens_per_step / other.tokens_per_step
     word = pair.moved("tpot_ms")
-    if word in ("faster", "slower") and (word == "faster") != (tokens > stretch):
+    if word in ("faster", "slower") and (word == "faster") != (more > stretch):
         return None
-    came = "which is not the guessing's doing alone" if stretch < 1 else CAME[word]
+    came = "so it gained by the shorter step as well" if stretch < 1 else CAME[word]
+    instead = f" instead of {figure(other.tokens_per_step)}" if other.guesses else ""
     sentence = (
-        f"A step of {mine.name} wrote {figure(tokens)} tokens and took {times(stretch)} as long as one of "
-        f"{pair.over.name} ({ms(mine.step_ms)} against {ms(plain)}{_drafting(mine)}), {came}{_right(mine)}."
+        f"A step of {mine.name} wrote {figure(mine.tokens_per_step)} tokens{instead} and took {times(stretch)} as long "
+        f"as one of {other.name} ({ms(mine.step_ms)} against {ms(other.step_ms)}{_drafting(mine)}), "
+        f"{came}{_right(mine)}."
     )
     evidence = {
-        "tokens_per_step": tokens, "step_ms": mine.step_ms, "plain_step_ms": plain, "stretch": stretch,
+        "tokens_per_step": mine.tokens_per_step, "over_tokens_per_step": other.tokens_per_step,
+        "step_ms": mine.step_ms, "over_step_ms": other.step_ms,
         "draft_ms": draft_ms(mine), "acceptance_rate": mine.get("speculation.acceptance_rate"),
     }  # fmt: skip
     return Finding("acceptance", said(sentence), evidence, word, _attempts(mine, word))
@@ -54,21 +57,16 @@ def _right(side: Side) -> str:
     return "" if rate is None else f": {rate:.0%} of the guesses were right"
 
 
-def _attempts(side: Side, word: str) -> tuple[dict[str, Any], ...]:
+def _attempts(side: Side, word: str | None) -> tuple[dict[str, Any], ...]:
     """More guesses where nearly all were right; fewer, as many as are wanted, or none where they cost."""
     kind = side.get("effective.speculation.kind")
-    knobs = side.get(f"lane.opts.{kind}") or {}
-    guesses, rate = knobs.get("guesses"), side.get("speculation.acceptance_rate")
+    knobs, address = side.get(f"lane.opts.{kind}") or {}, f"lane.opts.{kind}"
+    guesses, rate = knobs.get("guesses"), side.get("speculation.acceptance_rate") or 0.0
     if not guesses:
         return ()
-    address = f"lane.opts.{kind}"
-    off: dict[str, Any] = {address: False}
-    if word != "faster" and rate is not None and rate < SELDOM_RIGHT:
-        return (off,)
     if word == "faster":
         more = min(MOST_GUESSES, 2 * guesses)
-        return ({f"{address}.guesses": more},) if rate and rate > MOSTLY_RIGHT and more > guesses else ()
+        return ({f"{address}.guesses": more},) if rate > MOSTLY_RIGHT else ()
     fewer = max(1, round(side.tokens_per_step))
-    shorter = [{f"{address}.guesses": fewer}] if fewer < guesses and side.tokens_per_step > 1.2 else []
-    adaptive = [] if knobs.get("adaptive") or shorter else [{f"{address}.adaptive": True}]
-    return (*shorter, *adaptive, off)
+    shorter = ({f"{address}.guesses": fewer},) if rate >= SELDOM_RIGHT and fewer < guesses else ()
+    return (*shorter, {address: False})
