@@ -43,10 +43,10 @@ export function roofline(names, picture) {
 function plot(names, picture, width) {
   const [across, up] = axes(picture, width);
   const inner = { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: HEIGHT - MARGIN.bottom };
-  const placed = [];
+  const placed = picture.points.map((point) => ({ x: across(point.x) - 8, y: up(point.y) + 4, width: 16 }));
   return [
     ...grid(across, up, inner),
-    ...picture.slopes.flatMap((bandwidth) => slope(bandwidth, picture, across, up, placed)),
+    ...picture.slopes.flatMap((bandwidth) => slope(bandwidth, picture, across, up)),
     ...picture.roofs.flatMap(([name, rate]) => roof(name, rate, picture, across, up, placed)),
     ...gaps(picture.points, across, up),
     ...picture.points.map((point) => mark(point, across, up)),
@@ -88,27 +88,26 @@ function grid(across, up, inner) {
   return [...columns, ...rows, title, text(4, 10, "operations a second", "start")];
 }
 
-// The slope ends where it meets the highest roof.
-function slope(bandwidth, picture, across, up, placed) {
+// The slope ends where it meets the highest roof; its label lies along it.
+function slope(bandwidth, picture, across, up) {
   const top = Math.max(...picture.roofs.map(([, rate]) => rate), ...(picture.roofs.length ? [] : [up.high]));
   const left = Math.max(across.low, up.low / bandwidth);
   const right = Math.min(across.high, top / bandwidth);
-  const line = node("path", { class: "roof", d: `M${across(left)} ${up(left * bandwidth)}L${across(right)} ${up(right * bandwidth)}` });
-  const x = left * (right / left) ** 0.3;
-  const at = { x: across(x) - 8, y: up(x * bandwidth) - 8, width: 110, anchor: "end" };
-  const words = at.x < MARGIN.left + 110 ? { ...at, x: MARGIN.left + 6, anchor: "start" } : at;
-  placed.push(words);
-  return [line, text(words.x, words.y, `memory ${short(bandwidth)}B/s`, words.anchor)];
+  const [x, y, rise] = [across(left), up(left * bandwidth), up(right * bandwidth) - up(left * bandwidth)];
+  const label = text(8, -7, `memory ${short(bandwidth)}B/s`, "start");
+  label.setAttribute("transform", `translate(${x} ${y}) rotate(${(Math.atan2(rise, across(right) - x) * 180) / Math.PI})`);
+  return [node("path", { class: "roof", d: `M${x} ${y}L${across(right)} ${y + rise}` }), label];
 }
 
+// A roof's label stands at its right end, or where a point is in the way at its left one.
 function roof(name, rate, picture, across, up, placed) {
-  const ridge = picture.slopes.length ? rate / Math.max(...picture.slopes) : across.low;
-  const at = { x: across(across.high) - 4, y: up(rate) - 6, width: 150, anchor: "end" };
+  const ridge = Math.max(across.low, picture.slopes.length ? rate / Math.max(...picture.slopes) : 0);
+  const words = `${name} ${short(rate)}/s`;
+  const end = { x: across(across.high) - 4, y: up(rate) - 6, width: 6.4 * words.length, anchor: "end" };
+  const hidden = picture.points.some((point) => meets(end, { x: across(point.x) - 8, y: up(point.y), width: 16 }));
+  const at = hidden ? { ...end, x: across(ridge) + 4, anchor: "start" } : end;
   placed.push(at);
-  return [
-    node("path", { class: "roof", d: `M${across(Math.max(across.low, ridge))} ${up(rate)}H${across(across.high)}` }),
-    text(at.x, at.y, `${name} ${short(rate)}/s`, "end"),
-  ];
+  return [node("path", { class: "roof", d: `M${across(ridge)} ${up(rate)}H${across(across.high)}` }), text(at.x, at.y, words, at.anchor)];
 }
 
 function gaps(points, across, up) {
@@ -135,7 +134,7 @@ function labels(names, points, across, up, inner, placed) {
     const words = `${names[point.lane]} ${PHASES[point.phase]}${share}`;
     const width = 7 * words.length;
     const left = across(point.x) + 10 + width < inner.right;
-    const at = { x: across(point.x) + (left ? 10 : -10), y: up(point.y) + 4, width, anchor: left ? "start" : "end" };
+    const at = { x: across(point.x) + (left ? 10 : -10), y: up(point.y) + (point.kind === "measured" ? 4 : 18), width, anchor: left ? "start" : "end" };
     for (let tries = 0; tries < 12 && placed.some((other) => meets(at, other)); tries += 1) at.y += 14;
     placed.push(at);
     return coloured(text(at.x, at.y, words, at.anchor, "label"), point.lane);
