@@ -67,11 +67,16 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    scale, pairs = (1e-6 if row["unit"] == "bytes" else 1), zip(row["values"], row["ratios"], strict=True)
-    return [
-        DASH if value is None else figure(value * scale) + ("" if ratio is None else f" ({ratio:.2f}×)")
-        for value, ratio in pairs
-    ]
+    return [_cell(row["unit"], *each) for each in zip(row["values"], row["ratios"], row["bounds"], strict=True)]
+
+
+def _cell(unit: str, value: float | None, ratio: float | None, bounds: list[float] | None) -> str:
+    if value is None:
+        return DASH
+    times = "" if ratio is None else f" ({ratio:.2f}×)"
+    if bounds:
+        times = f" ({ratio:.2f}×, 95 % {bounds[0]:.2f} to {bounds[1]:.2f})"
+    return figure(value / 1e6 if unit == "bytes" else value) + times
 
 
 def _said(value: Any) -> str:

@@ -45,17 +45,17 @@ class Column:
 def compare(columns: Sequence[Column]) -> dict[str, Any]:
     """JSON-ready: the columns, the differences of setup and machine, the rows of metrics, and what must be said.
 
-    A row's `ratios` are those of its values to the first one; None where one of the two is unknown.
+    A row's `ratios` are those of its values to the first one, None where one of the two is unknown. Within one run
+    they are its verdicts' ratios of paired rounds, with their 95 % interval in `bounds` where there is one.
     """
     machines = _different([dict(addresses(column.result["machine"])) for column in columns])
     machines = [row for row in machines if not row["address"].startswith(MEASURED)]
+    rows = list(_rows([column.found for column in columns]))
     return {
         "columns": [_head(column) for column in columns],
         "setup": _different([column.setup for column in columns]),
         "machine": machines,
-        "rows": [
-            row for row in _rows([column.found for column in columns]) if any(v is not None for v in row["values"])
-        ],
+        "rows": [_judged(row, columns) for row in rows if any(value is not None for value in row["values"])],
         "sentences": _sentences(columns, machines),
     }
 
@@ -116,12 +116,27 @@ def _row(key: str, title: str, unit: str, better: str, values: list[float | None
     return {"key": key, "title": title, "unit": unit, "better": better, "values": values, "ratios": [None, *ratios]}
 
 
+def _judged(row: dict[str, Any], columns: Sequence[Column]) -> dict[str, Any]:
+    """The row with what the run of the first column found in pairs of rounds."""
+    verdicts = [_verdict(columns[0], column, row["key"]) for column in columns]
+    ratios = [found.get("ratio") or plain for found, plain in zip(verdicts, row["ratios"], strict=True)]
+    bounds = [[found["low"], found["high"]] if found.get("low") else None for found in verdicts]
+    return {**row, "ratios": ratios, "bounds": bounds}
+
+
+def _verdict(first: Column, column: Column, metric: str) -> dict[str, Any]:
+    """What the run says of this lane against the first one; empty for lanes of two runs."""
+    verdicts = column.result["verdicts"] if column.run == first.run else ()
+    own = (v for v in verdicts if (v["metric"], v["lane"], v["over"]) == (metric, column.lane, first.lane))
+    return next(own, {})
+
+
 def _sentences(columns: Sequence[Column], machines: Sequence[dict[str, Any]]) -> list[str]:
     runs = dict.fromkeys(column.run for column in columns)
     said = [LABEL] if len(runs) > 1 else []
-    for column in columns[1:]:
-        verdicts = column.result["verdicts"] if column.run == columns[0].run else ()
-        said += [v["sentence"] for v in verdicts if (v["lane"], v["over"]) == (column.lane, columns[0].lane)][:1]
+    headline = next(iter(METRICS))
+    verdicts = [_verdict(columns[0], column, headline) for column in columns[1:]]
+    said += [found["sentence"] for found in verdicts if found]
     if machines:
         named = ", ".join(row["address"] for row in machines)
         said.append(f"The machines differ: {named}.")
