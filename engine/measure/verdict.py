@@ -12,6 +12,8 @@ from engine.measure.metrics import Metric
 
 MIN_PAIRS = 6
 SAME = 0.02
+LEAST = 0.005
+"""A winner's interval stays clear of 1 by this: two workers of one configuration are seldom more equal than that."""
 CONFIDENCE = 0.95
 POWER = 0.8
 
@@ -56,25 +58,25 @@ def detectable(ratios: Sequence[float]) -> float | None:
     """The smallest difference that as many pairs with this scatter tell from none, with a power of 80 %.
 
     As a share, 0.04 for 4 %; None with fewer than two pairs. Source: Cohen 1988, Statistical Power Analysis:
-    (t at 97.5 % + t at 80 %) times the standard error, here of the logarithms.
+    (t at 97.5 % + t at 80 %) times the standard error, here of the logarithms and beyond the least that counts.
     """
     logs = [math.log(ratio) for ratio in ratios]
     if len(logs) < 2:
         return None
     free = len(logs) - 1
     quantiles = float(stdtrit(free, (1 + CONFIDENCE) / 2)) + float(stdtrit(free, POWER))
-    return math.expm1(quantiles * stdev(logs) / math.sqrt(len(logs)))
+    return (1 + LEAST) * math.exp(quantiles * stdev(logs) / math.sqrt(len(logs))) - 1
 
 
 def word_for(low: float | None, high: float | None, pairs: int, better: str) -> Word:
-    """Same inside ±2 %, otherwise a direction if the interval excludes 1; never with fewer than six pairs."""
+    """Same inside ±2 %, otherwise a direction if the interval is clear of 1; never with fewer than six pairs."""
     if pairs < MIN_PAIRS or low is None or high is None:
         return "cannot tell"
     if low > 1 - SAME and high < 1 + SAME:
         return "same"
-    if low > 1:
+    if low > 1 + LEAST:
         return "faster" if better == "higher" else "slower"
-    if high < 1:
+    if high < 1 / (1 + LEAST):
         return "slower" if better == "higher" else "faster"
     return "cannot tell"
 

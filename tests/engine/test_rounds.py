@@ -1,0 +1,87 @@
+"""A withdrawn round is out for every lane, the verdict says so, and the runner makes up for it."""
+
+import pytest
+
+from engine.event import Conditions, Finished, Record, Request, Step
+from engine.measure.machine import machine
+from engine.measure.result import result
+from engine.run import runner
+from engine.run.pool import Pool
+from engine.run.runner import Run
+from engine.spec import Experiment
+
+CROWDED = {"cores": 2, "own": 1.0, "others": 1.0, "idle": 0.0, "waited": 0.8}
+
+
+def experiment(rounds: int, lanes: str = "AB", **workload) -> Experiment:
+    work = {"prompts": "x", "max_new_tokens": 3, **workload}
+    return Experiment.read({"rounds": rounds, "workload": work, "lanes": {name: {} for name in lanes}})
+
+
+def records(rounds: int, spoiled: dict[int, set[int]]) -> list[Record]:
+    """Lane A needs 0.2 s a token, B 0.1 s, but ten times that in rounds that are spoiled for it."""
+    found = []
+    for lane, gap in enumerate((0.2, 0.1)):
+        for number in range(rounds):
+            bad = number in spoiled.get(lane, set())
+            steps = [Step(gap * (10 if bad else 1) * (place + 1), (0,), ((place,),)) for place in range(3)]
+            seen = Conditions(9.0, 2.0, **(CROWDED if bad else {}))
+            events = (Request(0.0, 0, 2), *steps, seen, Finished(9.0))
+            found += [Record(lane, number, event) for event in events]
+    return found
+
+
+def test_a_withdrawn_round_and_its_pair_are_left_out_of_medians_and_verdicts():
+    found = result(experiment(8), machine().to_dict(), records(8, {1: {2, 5}}))
+    first, second = found["lanes"]
+    verdict = found["verdicts"][0]
+    assert (verdict["pairs"], verdict["withdrawn"], verdict["word"]) == (6, 2, "faster")
+    assert verdict["ratio"] == pytest.approx(2) and second["metrics"]["tpot_ms"] == pytest.approx(100)
+    assert "2 of 8 rounds were withdrawn and left out: other programs used 0.5 of 2 cores." in verdict["sentence"]
+    assert second["rounds"][2]["withdrawn"] == "Withdrawn: other programs used 0.5 of 2 cores."
+    assert first["rounds"][2]["withdrawn"] == "Withdrawn, because the same round of another lane was."
+    assert first["rounds"][1]["withdrawn"] is None and len(second["rounds"]) == 8
+
+
+def test_with_fewer_than_six_pairs_left_there_is_no_winner():
+    verdict = result(experiment(8), machine().to_dict(), records(8, {0: {0}, 1: {1, 2}}))["verdicts"][0]
+    assert (verdict["pairs"], verdict["word"]) == (5, "cannot tell")
+    assert verdict["sentence"].startswith("A quick look") and "3 of 8 rounds were withdrawn" in verdict["sentence"]
+
+
+def test_with_nothing_left_the_figures_stay_and_nothing_is_compared():
+    found = result(experiment(6), machine().to_dict(), records(6, {1: set(range(6))}))
+    verdict = found["verdicts"][0]
+    assert (verdict["pairs"], verdict["ratio"], verdict["word"]) == (0, None, "cannot tell")
+    assert verdict["sentence"].startswith("Every round was withdrawn, so nothing is compared")
+    assert found["lanes"][0]["metrics"]["tpot_ms"] == pytest.approx(200)
+
+
+def test_the_gpu_clock_is_compared_over_the_rounds_of_a_lane():
+    seen = records(6, {})
+    slow = [
+        Record(r.lane, r.round, Conditions(9.0, 2.0, clock=1000.0 if r.round == 3 else 1900.0))
+        if isinstance(r.event, Conditions)
+        else r
+        for r in seen
+    ]
+    rounds = result(experiment(6), machine().to_dict(), slow)["lanes"][0]["rounds"]
+    assert [number for number, one in enumerate(rounds) if one["withdrawn"]] == [3]
+
+
+@pytest.fixture(scope="module")
+def pool():
+    pool = Pool()
+    yield pool
+    pool.close()
+
+
+@pytest.mark.parametrize(("bad", "taken"), [(set(), 4), ({1}, 5), ({0, 1, 2, 3}, 6), (set(range(6)), 6)])
+def test_the_runner_makes_up_for_withdrawn_rounds_up_to_half_as_many(tiny_model, pool, monkeypatch, bad, taken):
+    """Which rounds are bad is decided here, since a real disturbance cannot be ordered."""
+    seen = iter(range(100))
+    monkeypatch.setattr(runner, "withdrawn", lambda event: "noise" if next(seen) in bad else None)
+    data = {**experiment(4, "A", chat=False).to_dict(), "model": str(tiny_model)}
+    ran = list(Run(Experiment.read(data), pool).records())
+    assert [record.event.seconds > 0 for record in ran if isinstance(record.event, Conditions)] == [True] * taken
+    assert {record.round for record in ran} - {None} == set(range(taken))
