@@ -70,7 +70,7 @@ def prefill(plan: Plan, shape: Architecture, how: Formats, use: Use) -> Work:
     scores = plan.attention == "eager" and not plan.continuous
     fresh = max(1.0, use.prompt - use.reused)
     own = forward(shape, how, fresh, use.reused, rows=use.together, scores=scores)
-    draft = _draft(plan, shape, how)
+    draft = guesser(plan, shape, how)
     if not draft or not plan.draft:
         return own
     return own + forward(*draft, use.prompt).times(1, "draft")
@@ -88,7 +88,7 @@ def decode(plan: Plan, shape: Architecture, how: Formats, use: Use, places: floa
     reach = _reach(plan, kept, use, places)
     width = use.guesses + 1
     own = forward(shape, how, width, kept, use.rows, logits=width, reach=reach, scores=scores)
-    draft = _draft(plan, shape, how)
+    draft = guesser(plan, shape, how)
     if not draft or not use.guesses:
         return own
     return own + forward(*draft, 1, kept).times(use.guesses, "draft")
@@ -105,7 +105,7 @@ def _reach(plan: Plan, kept: float, use: Use, places: float | None) -> float | N
     return -(-length // CACHE_STEP) * CACHE_STEP
 
 
-def _draft(plan: Plan, shape: Architecture, how: Formats) -> tuple[Architecture, Formats] | None:
+def guesser(plan: Plan, shape: Architecture, how: Formats) -> tuple[Architecture, Formats] | None:
     """The model that guesses: another one, or the first layers of this one; None where guesses are copied."""
     if plan.draft:
         own = known(plan.draft["model"]) or (shape if plan.draft["model"] == plan.model else None)

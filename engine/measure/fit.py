@@ -1,0 +1,149 @@
+"""Fit: how much memory a lane will take, told before anything is loaded, and whether that much is there."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from engine.measure.ceiling import CACHE_STEP, Use, guesser
+from engine.measure.formats import Formats, formats
+from engine.models.architecture import Architecture
+from engine.models.parameters import parameters
+from engine.plan import Plan
+from engine.refusal import Refusal
+
+PROCESS = 481_000_000
+"""An idle worker with its libraries, where the probe has not measured it: torch 2.13, transformers 5.24, Linux."""
+LOADED = 50_000_000
+"""A tokenizer, threads and what the allocator keeps, beyond the idle process. Measured: 50 to 58 MB."""
+LIBRARIES = {"bitsandbytes": 65_000_000, "torchao": 85_000_000}
+"""What a quantizing library adds to a process."""
+COMPILER = 300_000_000
+"""What torch.compile adds to a process, its own copy of the weights not counted."""
+CONTEXT = 600_000_000
+"""A GPU's context and the libraries' workspaces on it."""
+LIVE = 1.6
+"""What a prompt's activations take over those that must be there at once: buffers that wait for their next use."""
+SCORES = 5.3
+"""Copies of a layer's score matrix that eager attention has at once: raw, masked, its softmax in float32, narrowed."""
+WINDOW_SLACK = 64
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Bytes. `peak` is the most that the rounds take, `load` the most while loading, `room` what is there for them.
+
+    `weights` and `kv` are the tensors (a draft's included), `workspace` activations and what growing caches leave
+    behind, `process` the processes themselves with their libraries. On a GPU peak and load are those of the device.
+    """
+
+    weights: float
+    kv: float
+    workspace: float
+    process: float
+    peak: float
+    load: float
+    room: float | None
+    device: str
+
+    @property
+    def needed(self) -> float:
+        return max(self.peak, self.load)
+
+    @property
+    def fits(self) -> bool | None:
+        """None where it is not known how much there is."""
+        return None if self.room is None else self.needed <= self.room
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "needed": self.needed, "fits": self.fits}
+
+
+def fit(plan: Plan, shape: Architecture, use: Use, process: float | None, room: float | None = None) -> Fit:
+    """Predict a lane's memory. `use` are its longest requests, `process` the bytes of an idle worker."""
+    how = formats(plan, shape)
+    draft = guesser(plan, shape, how) if plan.draft else None
+    weights = weight_bytes(shape, how) + (weight_bytes(*draft) if draft else 0.0)
+    kv = kv_bytes(plan, shape, how, use) + (use.prompt + use.output) * (_token(*draft) if draft else 0.0)
+    workspace = _activations(plan, shape, how, use) + _growth(plan, shape, how, use, kv)
+    plain = weight_bytes(shape, replace(how, weight=how.plain)) if plan.quantization else weights
+    copies, ranks = plan.replicas, plan.tensor_parallel
+    if plan.device == "cuda":
+        peak = weights / ranks + kv / ranks + workspace
+        return Fit(
+            weights / ranks, kv / ranks, workspace, CONTEXT, peak + CONTEXT, weights / ranks + CONTEXT, room, "cuda"
+        )
+    own = (process or PROCESS) + LOADED + _libraries(plan, weights)
+    peak = copies * (weights + kv + workspace) + copies * ranks * own
+    load = copies * ranks * own + copies * (plain + weights * bool(plan.quantization) / 2)
+    return Fit(copies * weights, copies * kv, copies * workspace, copies * ranks * own, peak, load, room, "cpu")
+
+
+def weight_bytes(shape: Architecture, how: Formats) -> float:
+    """Bytes of all weights: linear layers in their own format, everything else plain."""
+    counted = parameters(shape)
+    linear = counted.linear + counted.experts
+    return linear * how.weight + (counted.total - linear) * how.plain
+
+
+def kv_bytes(plan: Plan, shape: Architecture, how: Formats, use: Use) -> float:
+    """Bytes of the keys and values at the end of the longest requests, as the plan keeps them."""
+    if plan.cache == "off" or not shape.keeps_kv:
+        return 0.0
+    length = use.prompt + use.output + (use.guesses + 1 if use.guesses else 0)
+    if plan.continuous or plan.cache == "static":
+        length = -(-length // CACHE_STEP) * CACHE_STEP
+    elif plan.window:
+        length = plan.window["window"] + plan.window["sinks"] + WINDOW_SLACK
+    kept = use.rows * _places(shape, length) * 2 * shape.kv_heads * shape.head_dim * how.kv
+    return kept + bool(plan.prefix) * use.prompt * _token(shape, how)
+
+
+def check(fitted: Fit, smaller: str) -> None:
+    """Raises Refusal where a lane cannot fit; `smaller` says what would."""
+    if fitted.fits is False:
+        where = "the GPU" if fitted.device == "cuda" else "this machine"
+        raise Refusal(
+            f"This lane needs about {size(fitted.needed)} of memory, and {where} has {size(fitted.room)} to spare.",
+            smaller,
+        )
+
+
+def size(count: float) -> str:
+    """Bytes as a person says them: 1.1 GB, 870 MB."""
+    return f"{count / 1e9:.1f} GB" if count >= 0.95e9 else f"{count / 1e6:.0f} MB"
+
+
+def _token(shape: Architecture, how: Formats) -> float:
+    return shape.kv_bytes_per_token(how.kv)
+
+
+def _places(shape: Architecture, length: float) -> float:
+    """Places of one request in all layers."""
+    narrow = min(length, shape.window) if shape.window else length
+    return (shape.layers - shape.sliding) * length + shape.sliding * narrow
+
+
+def _activations(plan: Plan, shape: Architecture, how: Formats, use: Use) -> float:
+    """Of the longest pass: the prompts that are read together, one layer at a time."""
+    tokens = use.together * use.prompt
+    if plan.continuous:
+        tokens = min(plan.continuous["chunk"], use.prompt) + use.rows
+    width = max(shape.feed_forward, shape.experts_per_token * shape.expert_width + shape.shared_width)
+    live = tokens * ((3 if shape.family.gated else 2) * width + 4 * shape.hidden) * how.plain
+    scores = use.together * shape.heads * use.prompt**2 * how.plain if plan.attention == "eager" else 0.0
+    logits = use.rows * (use.guesses + 1) * shape.vocabulary * how.plain
+    return LIVE * live + SCORES * scores + logits
+
+
+def _growth(plan: Plan, shape: Architecture, how: Formats, use: Use, kv: float) -> float:
+    """A cache that grows is copied with every token; on a processor the places it leaves behind stay in use."""
+    if plan.cache == "off":
+        return use.rows * (use.prompt + use.output) * _token(shape, how) if plan.device == "cpu" else 0.0
+    if plan.cache != "dynamic" or plan.continuous or plan.window:
+        return 0.0
+    return kv if plan.device == "cpu" else kv / max(1, shape.layers)
+
+
+def _libraries(plan: Plan, weights: float) -> float:
+    """What the lane's libraries add to a process; a step compiled for a processor has its weights packed once more."""
+    quantizing = {(part or {}).get("library") for part in (plan.quantization, (plan.draft or {}).get("quantization"))}
+    return sum(LIBRARIES.get(name, 0) for name in quantizing) + bool(plan.compile) * (COMPILER + weights)
