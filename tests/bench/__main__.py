@@ -8,9 +8,12 @@ from pathlib import Path
 
 from engine.measure.machine import machine
 from engine.run.pool import Pool
-from tests.bench import alone, arrivals, ladder, observer, packed, search
+from tests.bench import alone, arrivals, conditions, ladder, observer, packed, search, verdicts
 
-SUITES = {suite.__name__.rpartition(".")[2]: suite.run for suite in (alone, ladder, arrivals, packed, observer, search)}
+SUITES = {
+    suite.__name__.rpartition(".")[2]: suite.run
+    for suite in (alone, ladder, arrivals, packed, observer, conditions, verdicts, search)
+}
 
 
 def main() -> int:
