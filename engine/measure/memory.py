@@ -33,6 +33,15 @@ def resident() -> int:
     return psutil.Process().memory_info().rss
 
 
+def held() -> int:
+    """Bytes of the processes that this one has started: warm workers, which end where memory is short."""
+    found = 0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            found += child.memory_info().rss
+    return found
+
+
 def sample(t: float, weights: int | None = None, kv: int | None = None, **kept: int | None) -> Memory:
     """Bytes now, and the peak since the last sample or reset; `kept` are `base`, `slack` and `graphs`.
 

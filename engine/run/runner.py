@@ -11,7 +11,9 @@ from typing import Any
 import psutil
 
 from engine.event import TERMINAL, Conditions, Event, Failed, Memory, Phase, Record
+from engine.measure.estimate import refuse
 from engine.measure.machine import machine
+from engine.measure.memory import held
 from engine.measure.withdrawal import withdrawn
 from engine.plan import Plan
 from engine.refusal import Refusal
@@ -72,14 +74,15 @@ class Run:
     def _refuse(self) -> Iterator[Record]:
         for lane, name in enumerate(self.names):
             try:
-                self.plans[lane] = plan_for(self.experiment.lanes[name], self.experiment.model, machine())
+                plan = self.plans[lane] = plan_for(self.experiment.lanes[name], self.experiment.model, machine())
+                refuse(self.experiment.lanes[name], plan, self.experiment.workload, held())
             except Refusal as refusal:
                 self.out.add(lane)
                 yield Record(lane, None, Failed(time.perf_counter(), refusal.why, refusal.hint, "refused"))
 
     def _measure(self) -> Iterator[Record]:
         """A machine that was never measured is, before a worker starts; where that fails the run goes on without."""
-        lanes = [lane for lane in self._alive() if self.plans[lane].shape]
+        lanes = [lane for lane in self._alive() if self.lanes[lane].backend.needs_model]
         if lanes and probing.needed():
             yield from (Record(lane, None, Phase(time.perf_counter(), "probe")) for lane in lanes)
             probing.attempt(self.cancelled.is_set)

@@ -13,7 +13,9 @@ from typing import Any
 from engine.backends import Session
 from engine.event import Event, Failed, Finished, Memory, Phase, Step, to_dict
 from engine.measure import memory
+from engine.measure.estimate import refuse
 from engine.measure.machine import machine
+from engine.models.architecture import Architecture
 from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.registry import labs
@@ -189,9 +191,16 @@ class Worker:
         self.warm = self.used
         self.used = True
         self._open(lane)
-        self.session.recheck = lambda shape: plan_for(lane, plan.model, machine(), shape)
+        self.session.recheck = lambda shape: self._settled(lane, plan, workload, shape)
         self.session.prepare(plan, workload, self.emit)
         self._cost("", time.perf_counter())
+
+    def _settled(self, lane: Lane, plan: Plan, workload: Workload, shape: Architecture) -> Plan:
+        """The plan once the model's config is there. Raises Refusal where it cannot run with it, or does not fit."""
+        settled = plan_for(lane, plan.model, machine(), shape)
+        if plan.shape is None:  # else the runner has asked before it started this process
+            refuse(lane, settled, workload, memory.resident() * settled.replicas * settled.tensor_parallel)
+        return settled
 
     def _open(self, lane: Lane) -> None:
         if self.session is None:
