@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from components import launches, quality, roofline, why
+from components import launches, memory_stack, quality, roofline, why
 
 PICTURES: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
     "why": why.of,
     "quality": quality.of,
     "roofline": roofline.of,
+    "memory_stack": memory_stack.of,
     "launches": launches.of,
 }
 """In the order in which they stand on the page; static/pictures.js draws each by the same name."""
