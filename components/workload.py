@@ -8,6 +8,7 @@ from gradio.components import Component
 
 from components.controls import control, value
 from engine.models.catalogue import MODELS
+from engine.refusal import Refusal
 from engine.spec import Experiment, Workload
 
 BREAK = "---"
@@ -16,6 +17,7 @@ SAMPLING = ("temperature", "seed", "fixed_length", "chat")
 REQUESTS = ("system", "requests", "spread", "arrivals", "rate", "ttft_limit_ms", "tpot_limit_ms")
 PLAIN = (*SAMPLING, *REQUESTS, "max_new_tokens")
 """Fields whose widgets hold their values as they are."""
+PRICE = "price_per_hour"
 RANDOM = "random:"
 NOISE = "Random weights of a real architecture: nothing is fetched, and the text will be noise."
 
@@ -61,7 +63,9 @@ def lengths(start: Experiment) -> dict[str, Component]:
 def sampling(start: Experiment) -> dict[str, Component]:
     """What is seldom changed."""
     titles = {"fixed_length": "Exactly that many tokens", "chat": "Chat template"}
-    return {
+    price = Experiment.model_fields[PRICE]
+    made = {PRICE: control(PRICE, price, value=start.price_per_hour, info=price.description, elem_id="price-per-hour")}
+    return made | {
         f"workload.{name}": control(
             name, Workload.model_fields[name], label=titles.get(name, name.capitalize()),
             value=getattr(start.workload, name), elem_classes=["row", "knob"],
@@ -121,8 +125,17 @@ def asked(values: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": str(values["model"] or "").strip(),
         "rounds": values["rounds"],
+        PRICE: value(Experiment.model_fields[PRICE], values[PRICE]),
         "workload": {**data, "prompts": prompts},
     }
+
+
+def read(values: dict[str, Any]) -> Workload | None:
+    """The workload that the widgets say; None while it is not whole."""
+    try:
+        return Experiment.read({**asked(values), "lanes": {"A": {}}}).workload
+    except Refusal:
+        return None
 
 
 def shown(experiment: Experiment) -> dict[str, Any]:
@@ -132,6 +145,7 @@ def shown(experiment: Experiment) -> dict[str, Any]:
     return {
         "model": gr.update(value=experiment.model),
         "workload.prompts": joined(experiment),
+        PRICE: experiment.price_per_hour,
         "rounds": gr.update(choices=rounds(experiment.rounds), value=experiment.rounds),
         **updates,
     }

@@ -159,6 +159,10 @@ class Experiment(Spec):
     quality: bool = Field(
         True, title="Quality", description="After the turns, read a text in every lossy lane and compare predictions."
     )
+    price_per_hour: float = Field(
+        0.0, ge=0, le=100_000, title="Price per hour, $",
+        description="Of what a lane runs on, for the cost of a million tokens. 0: the list price of renting it.",
+    )  # fmt: skip
     workload: Workload
     lanes: dict[str, Lane] = Field(min_length=1)
 

@@ -8,10 +8,12 @@ from typing import Any
 from engine.event import Failed, Judged, Record
 from engine.measure.acceptance import speculation
 from engine.measure.ceiling import ceiling
+from engine.measure.energy import energy
 from engine.measure.fate import apart, fate, fault, parting
 from engine.measure.memory_parts import stack
-from engine.measure.metrics import METRICS, acceptance, itl_ms, percentile
+from engine.measure.metrics import METRICS, acceptance, itl_ms
 from engine.measure.occupancy import occupancy
+from engine.measure.prices import cost
 from engine.measure.quality import price
 from engine.measure.rounds import account, said, spoil
 from engine.measure.timeline import RequestLine, Terms, Timeline
@@ -81,6 +83,8 @@ def result(experiment: Experiment, machine: dict[str, Any], records: Iterable[Re
         for verdict in _verdicts(name, fold, names[0], folds[0])
     ]
     for lane, one in zip(lanes, folds, strict=True):
+        lane["energy"] = energy([(line.power, line.output_tokens) for line in one.clean.values()])
+        lane["cost"] = cost(experiment.price_per_hour, machine, lane, lane["metrics"]["output_tok_per_s"])
         lane["ceiling"] = ceiling(lane["effective"], list(one.finished.values()), machine.get("measured"))
     findings(experiment, lanes, [vars(verdict) for verdict in verdicts])
     return {
@@ -135,14 +139,9 @@ def _round(line: Timeline) -> dict[str, Any]:
 
 
 def _metrics(lines: list[Timeline]) -> dict[str, float | None]:
-    values = {name: [v for line in lines if (v := metric.read(line)) is not None] for name, metric in METRICS.items()}
-    gaps = [gap for line in lines for gap in itl_ms(line)]
     return {
-        **{name: median(found) if found else None for name, found in values.items()},
+        **{name: metric.over(lines) for name, metric in METRICS.items()},
         "output_tokens": median(line.output_tokens for line in lines) if lines else None,
-        "itl_p50_ms": percentile(gaps, 0.5),
-        "itl_p90_ms": percentile(gaps, 0.9),
-        "itl_p99_ms": percentile(gaps, 0.99),
     }
 
 
