@@ -20,7 +20,11 @@ DASH = "–"
 
 
 def measure(experiment: Experiment, pool: Pool, pause_s: float = 0.0) -> dict[str, Any]:
-    """Run an experiment and fold it; `pause_s` is slept after every event, as a slow reader would."""
+    """Run an experiment and fold it; `pause_s` is slept after every event, as a slow reader would.
+
+    Quality is no part of it: tests/bench/quality.py reads every optimization once.
+    """
+    experiment = experiment.model_copy(update={"quality": False})
     records: list[Record] = []
     for record in Run(experiment, pool).records():
         records.append(record)

@@ -60,7 +60,8 @@ def qualities(records: list[Record]) -> dict[int, dict]:
         for r in records
         if isinstance(r.event, Judged) and "quality" in r.event.values
     }
-    assert not list(Path(tempfile.gettempdir()).glob(f"{FOLDER}-{os.getpid()}-*")), "the reference's logits were left behind"
+    left = list(Path(tempfile.gettempdir()).glob(f"{FOLDER}-{os.getpid()}-*"))
+    assert not left, "the reference's logits were left behind"
     return found
 
 
