@@ -11,9 +11,11 @@ from typing import Any
 
 import gradio as gr
 
-from components import figures, lab_figures, workload
+from components import figures, lab_figures, roofline, workload
+from components.files import KINDS, kinds
+from components.forecast import forecasts, note
 from components.header import header
-from components.history import history, listed
+from components.history import History
 from components.labs import Labs
 from components.lanes import Lanes, badges, checked, collected, copied, grown, shrunk, spread
 from components.lessons import lessons
@@ -21,11 +23,12 @@ from components.pictures import pictures
 from components.race import Race, line, replay
 from components.stage import stage
 from components.summary import TIPS, summary
+from components.translator import translations
 from components.watch import ENDED, follow
 from engine.measure.why.attempts import attempted, wording
 from engine.presets import presets
 from engine.refusal import Refusal
-from engine.spec import MAX_LANES, Experiment, Lane
+from engine.spec import MAX_LANES, Experiment, Lane, Workload
 
 RECENT_S = 600
 FIRST = {
@@ -39,13 +42,13 @@ BROKEN = "Something broke on the server; its log says what. Press Run to try aga
 log = logging.getLogger("pitlane.page")
 
 
-def setup(lanes: dict[str, Lane], crowd: bool = False) -> str:
+def setup(lanes: dict[str, Lane], crowd: bool = False, **more: Any) -> str:
     """What the stage shows while nothing runs, as JSON."""
     cards = [
         {"name": name, "badges": badges(one), "simulated": one.backend.name() == "simulated"}
         for name, one in lanes.items()
     ]
-    return json.dumps({"lanes": cards, "tips": TIPS, "figures": figures.figures(list(lanes), crowd)})
+    return json.dumps({"lanes": cards, "tips": TIPS, "figures": figures.figures(list(lanes), crowd), **more})
 
 
 class Page:
@@ -54,6 +57,7 @@ class Page:
     def __init__(self, jobs: Any):
         self.jobs = jobs
         self.first = Experiment.read(FIRST)
+        self.runs = History(jobs, KINDS)
 
     def build(self) -> gr.Blocks:
         with gr.Blocks(title="Pitlane", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
@@ -67,7 +71,7 @@ class Page:
                     self._rail()
                 with gr.Column(elem_id="track"):
                     self.stage = stage(setup(self.first.lanes))
-                    self.history = history()
+                    self.history = self.runs.build(kinds())
                     lessons()
             self._labs()
             self._wire(blocks)
@@ -113,6 +117,7 @@ class Page:
         self.run.click(self.start, [self.owner, *form], live, trigger_mode="once", **watching)
         self.stop.click(self.halt, [self.owner], [self.message], **quiet)
         self.history.pick(self.pick, [self.owner], [self.stage, self.message], **quiet)
+        self.runs.wire(self.owner)
         self.stage.replay(self.pick, [self.owner], [self.stage, self.message], **quiet)
         self.stage.reuse(self.reuse, [self.owner], filled, **quiet)
         self.stage.attempt(self.attempt, [self.owner], filled, **quiet)
@@ -154,25 +159,29 @@ class Page:
         work = workload.shown(experiment)
         rows = spread(experiment.lanes)
         head = [workload.about(experiment.model), *(work[address] for address in self.work)]
-        notes = self._notes(rows, experiment.model)
+        notes = self._notes(rows, experiment.model, experiment.workload)
         return [*head, *self.lanes.write(rows, len(rows) - 1), *notes, _said(experiment.why)]
 
     def note(self, *form: Any) -> list[Any]:
         """Say under each lane why it cannot run, and show the lanes on the stage."""
         work, rows = self._read(form)
-        return [*self._notes(rows, str(work["model"] or "")), gr.skip()]
+        return [*self._notes(rows, str(work["model"] or ""), workload.read(work)), gr.skip()]
 
-    def _notes(self, rows: list[dict[str, Any]], model: str) -> list[Any]:
+    def _notes(self, rows: list[dict[str, Any]], model: str, work: Workload | None) -> list[Any]:
+        """Beside each lane why it cannot run, or what it will take; on the stage the best that can be had."""
         sentences, lanes = checked(rows, model)
-        notes = [f"<p role='alert'>{escape(text)}</p>" if text else "" for text in sentences]
-        preview = gr.update(setup=setup(lanes)) if len(lanes) == len(rows) else gr.skip()
+        told = forecasts(lanes, model, work)
+        notes = [note(text, told.get(str(row["name"]))) for text, row in zip(sentences, rows, strict=True)]
+        drawn = roofline.picture(list(lanes), [one and one["ceiling"] for one in told.values()])
+        shown = {"pictures": {"roofline": drawn}} if drawn else {}
+        preview = gr.update(setup=setup(lanes, **shown)) if len(lanes) == len(rows) else gr.skip()
         return [*notes, *[""] * (MAX_LANES - len(rows)), preview]
 
     def change(self, change: Any, tab: str, *form: Any) -> list[Any]:
         """Add, copy or remove a lane."""
         work, rows = self._read(form)
         rows, tab, text = change(rows, int(tab))
-        notes = self._notes(rows, str(work["model"] or ""))
+        notes = self._notes(rows, str(work["model"] or ""), workload.read(work))
         return [*self.lanes.write(rows, tab), *notes, _said(text)]
 
     # the race
@@ -196,7 +205,7 @@ class Page:
         runs = self.jobs.history(owner)
         last = runs[0] if runs and time.time() - runs[0]["created"] < RECENT_S else None
         shown = self._recorded(last["id"], paced=False) if last and last["state"] in ENDED else gr.skip()
-        yield shown, gr.skip(), *_buttons(False), listed(runs)
+        yield shown, gr.skip(), *_buttons(False), self.runs.listed(owner)
 
     async def _watch(self, run: str, owner: str) -> AsyncIterator[tuple]:
         first = True
@@ -209,7 +218,7 @@ class Page:
                     gr.skip(),
                 )
                 first = False
-            yield text, gr.skip(), *_buttons(False), listed(self.jobs.history(owner))
+            yield text, gr.skip(), *_buttons(False), self.runs.listed(owner)
         except Exception:
             log.exception("watching run %s", run)
             yield gr.skip(), _said(BROKEN, "problem"), *_buttons(False), gr.skip()
@@ -227,8 +236,9 @@ class Page:
     def _closing(self, run: str, state: str) -> str:
         result = self.jobs.result(run)
         ran = any(one["rounds"] for one in result["lanes"]) if result else False
-        end = line("end", replayable=ran, **summary(result, ENDED[state]), pictures=pictures(result))
-        return self._typical(run) * ran + end
+        said = translations(self.jobs.experiment(run), self.jobs.records(run, 0)) if ran else []
+        shown = {**summary(result, ENDED[state]), "pictures": pictures(result), "translations": said}
+        return self._typical(run) * ran + line("end", replayable=ran, **shown)
 
     def _typical(self, run: str, paced: bool = False) -> str:
         return replay(self.jobs.experiment(run), self.jobs.records(run, 0), paced)

@@ -17,6 +17,7 @@ REPLAY_TICK_S = 0.1
 MAX_GAP_POINTS = 400
 
 PHASES = {
+    "probe": "measuring this machine, once",
     "import": "starting the engine",
     "fetch": "fetching the model",
     "load": "loading the model",

@@ -38,6 +38,7 @@ class Stage {
     this.head = "";
     this.schedule = paced(() => this.flush(), DRAW_MS);
     this.heard = performance.now();
+    root.addEventListener("save", (event) => Object.assign(event.detail, { run: this.start.run }));
     root.addEventListener("attempt", (event) => this.trigger("attempt", { run: this.start.run, ...event.detail }));
     watch("value", () => this.pull());
     watch("setup", () => this.preview());
@@ -54,6 +55,7 @@ class Stage {
     const same = JSON.stringify(setup.lanes.map((lane) => lane.name));
     this.enter("idle");
     this.layOut({ ...setup, tips: setup.tips, prompts: 1 }, same !== this.drawn);
+    this.after.append(...drawn(setup.lanes.map((lane) => lane.name), setup.pictures));
     this.drawn = same;
     this.say("Ready", IDLE);
   }

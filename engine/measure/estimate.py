@@ -39,7 +39,10 @@ def room(plan: Plan, here: Machine, idle: float = 0.0) -> float | None:
 
 
 def estimate(plan: Plan, shape: Architecture, workload: Workload, idle: float = 0.0) -> dict[str, Any]:
-    """JSON-ready: `fit` (bytes) and `ceiling` (both phases), and the `tok_per_s` that all requests get at best."""
+    """JSON-ready: `fit` (bytes) and `ceiling` (both phases), and the `tok_per_s` that all requests get at best.
+
+    `guesses` says that this is so only where every guess is right.
+    """
     here = machine()
     figures = here.to_dict()["measured"]
     use = planned(plan, *asked(workload), workload.count)
@@ -47,7 +50,7 @@ def estimate(plan: Plan, shape: Architecture, workload: Workload, idle: float = 
     ceiling = predicted(plan, shape, use, figures)
     tpot = ceiling["decode"]["predicted_ms"]
     rate = 1000 / tpot * use.rows * plan.replicas if tpot else None
-    return {"fit": fitted.to_dict(), "ceiling": ceiling, "tok_per_s": rate, "prompt_tokens": use.prompt}
+    return {"fit": fitted.to_dict(), "ceiling": ceiling, "tok_per_s": rate, "guesses": bool(use.guesses)}
 
 
 def refuse(lane: Lane, plan: Plan, workload: Workload, idle: float = 0.0) -> None:

@@ -14,7 +14,7 @@ PROCESS = 481_000_000
 """An idle worker with its libraries, where the probe has not measured it: torch 2.13, transformers 5.24, Linux."""
 LOADED = 50_000_000
 """A tokenizer, threads and what the allocator keeps, beyond the idle process. Measured: 50 to 58 MB."""
-LIBRARIES = {"bitsandbytes": 65_000_000, "torchao": 85_000_000}
+LIBRARIES = {"bitsandbytes": 65_000_000, "torchao": 115_000_000}
 """What a quantizing library adds to a process."""
 COMPILER = 300_000_000
 """What torch.compile adds to a process, its own copy of the weights not counted."""
