@@ -1,6 +1,6 @@
 """Memories: the memory of a lane that is several processes is the sum of what each of them last said."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from engine.event import Memory
 
@@ -17,6 +17,10 @@ class Memories:
         """The event with every process' bytes added up; what nobody knows stays None."""
         self.newest[process] = event
         return Memory(event.t, *(self._sum(name) for name in COUNTED))
+
+    def rest(self) -> None:
+        """A turn begins: the peaks of what came before, of loading for instance, are over."""
+        self.newest = {key: replace(event, peak=event.rss) for key, event in self.newest.items() if event.rss}
 
     def _sum(self, name: str) -> int | None:
         known = [value for event in self.newest.values() if (value := getattr(event, name)) is not None]

@@ -66,6 +66,7 @@ class Replicas:
 
     def _run(self, command: Command, cancelled: threading.Event) -> Iterator[Event]:
         ready: list[Finished] = []
+        self.memories.rest()
         yield from self._each({**command, "do": "begin"}, cancelled, ready)
         if len(ready) < len(self.children):
             return
