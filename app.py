@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from components import labs, lanes
 from components.page import Page
 from components.theme import STATIC, head, theme
+from engine.refusal import Refusal
 from engine.run.jobs import Jobs
 from engine.run.store import Store
 
@@ -50,10 +51,22 @@ def build(jobs: Jobs) -> FastAPI:
     def chart_library() -> FileResponse:
         return FileResponse(PLOTLY, headers={"Cache-Control": "no-cache"})
 
+    page = Page(jobs)
+
+    @app.get("/pitlane/files/{ticket}")
+    def saved(ticket: str) -> Response:
+        """A file of a visitor's own runs, for whom the page has handed out a ticket."""
+        try:
+            name, content = page.runs.file(ticket)
+        except Refusal as refusal:
+            return Response(str(refusal), status_code=404, media_type="text/plain")
+        return Response(content, media_type="application/octet-stream", headers={
+            "Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"})  # fmt: skip
+
     app.mount("/pitlane", Fresh(directory=STATIC), name="pitlane")
     return gr.mount_gradio_app(
         app,
-        Page(jobs).build(),
+        page.build(),
         path="/",
         footer_links=[],
         run_history=False,
@@ -81,7 +94,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     asked = arguments()
-    app = build(Jobs(Store()))
+    store = Store.lasting()
+    app = build(Jobs(store))
+    print(store.notice, end="\n" * bool(store.notice))
     print(f"Pitlane is at http://{asked.host}:{asked.port}", flush=True)
     uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning", timeout_graceful_shutdown=3)
 

@@ -1,29 +1,103 @@
-"""The list of a visitor's own runs: click one and it replays."""
+"""A visitor's own runs: click one and it replays, choose several and they are compared, save them as files."""
 
 import json
+import secrets
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
+from engine.export import entries
+from engine.measure.comparison import compare
+from engine.refusal import Refusal
+from engine.run.columns import columns
+
 ON_LOAD = """
 const base = window.gradio_config.root + "/pitlane/";
-const events = ["pick"];
-import(base + "history.js").then((list) => list.mount({ element, props, watch, trigger }));
+const events = ["pick", "search", "compare", "save"];
+import(base + "history.js").then((list) => list.mount({ element, props, watch, trigger, base }));
 """
 SHOWN = ("id", "created", "title", "state", "model", "lanes", "simulated", "sentence")
+LISTED = 50
+TICKET_S = 300
+MOST_CHOSEN = 8
 
 
-def history() -> gr.HTML:
-    """Its value is `listed(...)`: JSON, drawn as text by static/history.js."""
-    return gr.HTML(
-        "[]",
-        html_template='<section class="history" aria-label="My runs"></section>',
-        js_on_load=ON_LOAD,
-        apply_default_css=False,
-        elem_id="history",
-    )
+class History:
+    """The list with its events. `kinds` are the files that runs can be saved to, by the end of their names."""
+
+    def __init__(self, jobs: Any, kinds: Mapping[str, Any]):
+        self.jobs, self.kinds = jobs, kinds
+        self.tickets: dict[str, tuple[float, list[str], str]] = {}
+
+    def build(self, offered: Sequence[dict[str, str]]) -> gr.HTML:
+        """Its value is `listed(...)`: JSON, drawn as text by static/history.js; so are `comparison` and `file`."""
+        self.list = gr.HTML(
+            "{}",
+            html_template='<section class="history" aria-label="My runs"></section>',
+            js_on_load=ON_LOAD,
+            apply_default_css=False,
+            elem_id="history",
+            kinds=json.dumps(list(offered)),
+            comparison="",
+            file="",
+        )
+        return self.list
+
+    def wire(self, owner: gr.BrowserState) -> None:
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        self.list.search(self.search, [owner], [self.list], trigger_mode="always_last", **quiet)
+        self.list.compare(self.compare, [owner], [self.list], **quiet)
+        self.list.save(self.save, [owner], [self.list], **quiet)
+
+    def listed(self, owner: str, words: str = "") -> str:
+        """The newest rows of the list as a JSON string, and what must be said of the history."""
+        store = self.jobs.store
+        rows = [{key: run.get(key) for key in SHOWN} for run in store.history(owner, LISTED, words)]
+        return _json({"runs": rows, "words": words, "more": len(rows) == LISTED, "notice": store.notice})
+
+    def search(self, owner: str, event: gr.EventData) -> str:
+        return self.listed(owner, str(event.words))
+
+    def compare(self, owner: str, event: gr.EventData) -> Any:
+        """Draw the chosen runs side by side, or say why not."""
+        try:
+            return gr.update(comparison=_json(compare(columns(self.jobs.store, self._own(owner, event.runs)))))
+        except Refusal as refusal:
+            return gr.update(comparison=_json({"problem": refusal.why}))
+
+    def save(self, owner: str, event: gr.EventData) -> Any:
+        """Hand out a ticket for a file of the visitor's own runs, or say why not."""
+        try:
+            runs, kind = self._own(owner, event.runs), str(event.kind)
+            entries(self.jobs.store, runs)
+        except Refusal as refusal:
+            return gr.update(file=_json({"problem": refusal.why, "at": time.time()}))
+        ticket = secrets.token_urlsafe(24)
+        self.tickets[ticket] = (time.monotonic() + TICKET_S, runs, kind if kind in self.kinds else "json")
+        return gr.update(file=_json({"ticket": ticket}))
+
+    def file(self, ticket: str) -> tuple[str, bytes]:
+        """Name and content of what a ticket is for. Raises Refusal for one that is unknown or too old."""
+        now = time.monotonic()
+        self.tickets = {known: until for known, until in self.tickets.items() if until[0] > now}
+        if ticket not in self.tickets:
+            raise Refusal("This link is too old.", "Press the button on the page once more.")
+        _, runs, kind = self.tickets[ticket]
+        name = f"pitlane-{runs[0][:8]}{f'-and-{len(runs) - 1}-more' if len(runs) > 1 else ''}.{kind}"
+        return name, self.kinds[kind].make(entries(self.jobs.store, runs))
+
+    def _own(self, owner: str, runs: Any) -> list[str]:
+        """The chosen runs. Raises Refusal where one is not this visitor's."""
+        chosen = [str(run) for run in runs][: MOST_CHOSEN + 1]
+        if not 0 < len(chosen) <= MOST_CHOSEN:
+            raise Refusal(f"Choose up to {MOST_CHOSEN} runs.", "Take some of them out of the choice.")
+        for run in chosen:
+            if not owner or self.jobs.owner(run) != owner:
+                raise Refusal(f"There is no run {run[:8]} of yours.", "Reload the page.")
+        return chosen
 
 
-def listed(runs: list[dict[str, Any]]) -> str:
-    """The rows of the list as a JSON string."""
-    return json.dumps([{key: run.get(key) for key in SHOWN} for run in runs]).replace("<", "\\u003c")
+def _json(data: Any) -> str:
+    return json.dumps(data).replace("<", "\\u003c")

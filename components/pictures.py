@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from components import launches, memory_stack, quality, roofline, why
+from components import code, files, launches, memory_stack, quality, roofline, why
 
 PICTURES: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
     "why": why.of,
@@ -11,6 +11,8 @@ PICTURES: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
     "roofline": roofline.of,
     "memory_stack": memory_stack.of,
     "launches": launches.of,
+    "code": code.of,
+    "files": files.of,
 }
 """In the order in which they stand on the page; static/pictures.js draws each by the same name."""
 

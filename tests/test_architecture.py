@@ -86,9 +86,9 @@ def test_variants_do_not_know_each_other(room):
 
 
 def test_components_know_only_theme_and_controls_of_each_other():
-    """The page, the map of its pictures and the report are assemblies and may know all of them."""
+    """The page, the map of its pictures, the report and the files are assemblies and may know all of them."""
     for path in sources("components"):
-        if path.stem in ("page", "pictures", "report", "__init__"):
+        if path.stem in ("page", "pictures", "report", "files", "__init__"):
             continue
         names = {name for name in imported(ast.walk(tree(path))) if name.startswith("components.")}
         assert names <= {"components.theme", "components.controls"}, (path.name, names)

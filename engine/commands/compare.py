@@ -6,12 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from engine.commands import OUT, flat, json_flag
-from engine.measure.comparison import Column, compare
+from engine.measure.comparison import compare
 from engine.measure.verdict import figure
-from engine.refusal import Refusal
+from engine.run.columns import FEWEST, MOST, columns
 from engine.run.store import Store
 
-FEWEST, MOST = 2, 8
 DASH = "–"
 WIDEST = 60
 UNITS = {"bytes": "MB"}
@@ -30,27 +29,6 @@ def do(parsed: argparse.Namespace) -> int:
     else:
         OUT.print(table(found), markup=False, emoji=False)
     return 0
-
-
-def columns(store: Store, named: list[str]) -> list[Column]:
-    """The lanes that `ID` or `ID:LANE` name. Raises Refusal for one that is not there, for too few and too many."""
-    made = [column for name in named for column in _columns(store, name)]
-    if not FEWEST <= len(made) <= MOST:
-        why = f"{len(made)} lane{'s' if len(made) != 1 else ''} cannot be compared: name {FEWEST} to {MOST}."
-        raise Refusal(why, "ID:LANE names one lane of a run.")
-    return made
-
-
-def _columns(store: Store, name: str) -> list[Column]:
-    run, _, lane = name.partition(":")
-    row = store.run(run)
-    if not row["result"]:
-        raise Refusal(f"Run {row['id'][:8]} has no result: it is {row['state']}.", "Choose one that has ended.")
-    there = [found["name"] for found in row["result"]["lanes"]]
-    if lane and lane not in there:
-        raise Refusal(f"Run {row['id'][:8]} has no lane {lane}.", f"It has {', '.join(there)}.")
-    chosen = [lane] if lane else there
-    return [Column(row["id"], row["created"], row["title"], row["result"], one) for one in chosen]
 
 
 def table(found: dict[str, Any]) -> str:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.measure.metrics import METRICS
+from engine.measure.verdict import MIN_PAIRS
 
 LABEL = "Not interleaved: different runs, no verdict. What else the machine did may be all of the difference."
-GAPS = (("itl_p50_ms", "Median gap (ITL p50)"), ("itl_p90_ms", "Slow gaps (ITL p90)"),
-        ("itl_p99_ms", "Slowest gaps (ITL p99)"))  # fmt: skip
 MEMORY = (("weights_bytes", "Weights"), ("kv_bytes", "KV cache"), ("peak_bytes", "Peak memory"))
 FURTHER = ("quality", "energy", "cost")
 """Sections of a lane whose numbers follow, under their own addresses."""
@@ -95,8 +94,6 @@ def _rows(lanes: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield _row(
             metric.name, metric.title, metric.unit, metric.better, [lane["metrics"].get(metric.name) for lane in lanes]
         )
-    for key, title in GAPS:
-        yield _row(key, title, "ms", "lower", [lane["metrics"].get(key) for lane in lanes])
     for key, title in MEMORY:
         yield _row(key, title, "bytes", "lower", [lane["memory"].get(key) for lane in lanes])
     tables = [_numbers({name: lane.get(name) for name in FURTHER}) for lane in lanes]
@@ -120,7 +117,7 @@ def _judged(row: dict[str, Any], columns: Sequence[Column]) -> dict[str, Any]:
     """The row with what the run of the first column found in pairs of rounds."""
     verdicts = [_verdict(columns[0], column, row["key"]) for column in columns]
     ratios = [found.get("ratio") or plain for found, plain in zip(verdicts, row["ratios"], strict=True)]
-    bounds = [[found["low"], found["high"]] if found.get("low") else None for found in verdicts]
+    bounds = [[v["low"], v["high"]] if v.get("low") and v["pairs"] >= MIN_PAIRS else None for v in verdicts]
     return {**row, "ratios": ratios, "bounds": bounds}
 
 
@@ -140,5 +137,6 @@ def _sentences(columns: Sequence[Column], machines: Sequence[dict[str, Any]]) ->
     if machines:
         named = ", ".join(row["address"] for row in machines)
         said.append(f"The machines differ: {named}.")
-    said += [f"{column.label}: {unmet}" for column in columns if (unmet := _head(column)["unmet"])]
+    alone = [column for column in columns if column.run != columns[0].run]
+    said += [f"{column.label}: {unmet}" for column in alone if (unmet := _head(column)["unmet"])]
     return said
