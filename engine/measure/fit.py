@@ -16,8 +16,8 @@ LOADED = 50_000_000
 """A tokenizer, threads and what the allocator keeps, beyond the idle process. Measured: 50 to 58 MB."""
 LIBRARIES = {"bitsandbytes": 65_000_000, "torchao": 115_000_000}
 """What a quantizing library adds to a process."""
-COMPILER = 300_000_000
-"""What torch.compile adds to a process, its own copy of the weights not counted."""
+COMPILED = 1.8
+"""What a step that is compiled for a processor adds, over the weights: they are frozen into it and packed."""
 CONTEXT = 600_000_000
 """A GPU's context and the libraries' workspaces on it."""
 LIVE = 1.6
@@ -144,6 +144,6 @@ def _growth(plan: Plan, shape: Architecture, how: Formats, use: Use, kv: float) 
 
 
 def _libraries(plan: Plan, weights: float) -> float:
-    """What the lane's libraries add to a process; a step compiled for a processor has its weights packed once more."""
+    """What the lane's libraries and its compiled step add to a process."""
     quantizing = {(part or {}).get("library") for part in (plan.quantization, (plan.draft or {}).get("quantization"))}
-    return sum(LIBRARIES.get(name, 0) for name in quantizing) + bool(plan.compile) * (COMPILER + weights)
+    return sum(LIBRARIES.get(name, 0) for name in quantizing) + bool(plan.compile) * COMPILED * weights

@@ -1,0 +1,120 @@
+"""Will it fit: predicted bytes, the refusal with the next smaller setting, and the estimate on the command line."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from engine.measure import estimate as forecasts
+from engine.measure.ceiling import Use
+from engine.measure.estimate import asked, estimate, refuse
+from engine.measure.fit import CONTEXT, LOADED, PROCESS, fit, size, weight_bytes
+from engine.measure.formats import formats
+from engine.measure.machine import machine
+from engine.models.architecture import known
+from engine.plan import Plan
+from engine.refusal import Refusal
+from engine.spec import Experiment, Lane, Workload, plan_for
+
+SHAPE = known("smollm2-135m")
+PLAN = Plan("transformers", "smollm2-135m", shape=SHAPE)
+WORK = Workload(prompts=("Why is the sky blue?",), max_new_tokens=32)
+USE = Use(prompt=100, output=28)
+TOKEN = 2 * 30 * 3 * 64 * 4
+"""Bytes of one token's keys and values in float32: two of them, 30 layers, 3 heads of 64."""
+
+
+def test_weights_by_format():
+    assert weight_bytes(SHAPE, formats(PLAN, SHAPE)) == 4 * 134_515_008
+    nf4 = formats(replace(PLAN, quantization={"library": "bitsandbytes", "kind": "nf4"}), SHAPE)
+    assert weight_bytes(SHAPE, nf4) == pytest.approx(106_168_320 * 0.5625 + 4 * (134_515_008 - 106_168_320))
+
+
+def test_caches_by_kind():
+    def kv(**changes) -> float:
+        return fit(replace(PLAN, **changes), SHAPE, USE, PROCESS).kv
+
+    assert kv() == 128 * TOKEN
+    assert (
+        kv(cache="static") == 128 * TOKEN
+        and fit(replace(PLAN, cache="static"), SHAPE, Use(101, 28), None).kv == 192 * TOKEN
+    )
+    assert kv(cache="off") == 0
+    assert kv(window={"sinks": 4, "window": 32}) == (32 + 4 + 64) * TOKEN
+    assert kv(kv_bits={"keys": 8, "values": 8, "group": 32}) == pytest.approx(128 * TOKEN * (1 + 4 / 32) / 4)
+    assert fit(PLAN, SHAPE, replace(USE, rows=8, together=8), None).kv == 8 * 128 * TOKEN
+
+
+def test_a_lane_of_several_processes_pays_for_each():
+    one, two = fit(PLAN, SHAPE, USE, PROCESS), fit(replace(PLAN, replicas=2), SHAPE, USE, PROCESS)
+    assert two.peak == 2 * one.peak
+    ranks = fit(replace(PLAN, tensor_parallel=2), SHAPE, USE, PROCESS)
+    assert ranks.peak == one.peak + PROCESS + LOADED, "the weights are cut, the processes are two"
+
+
+def test_quantized_weights_are_loaded_whole_first():
+    nf4 = fit(replace(PLAN, quantization={"library": "bitsandbytes", "kind": "nf4"}), SHAPE, USE, PROCESS)
+    assert nf4.load > nf4.peak and nf4.needed == nf4.load
+
+
+def test_a_gpu_holds_weights_cache_and_context_only():
+    cuda = fit(replace(PLAN, device="cuda", dtype="bfloat16"), SHAPE, USE, PROCESS, room=80e9)
+    assert cuda.peak == cuda.weights + cuda.kv + cuda.workspace + CONTEXT and cuda.fits
+
+
+@pytest.mark.parametrize(
+    ("opts", "room", "advice"),
+    [
+        ({}, 0.9e9, "Set number format to"),
+        ({"batching": {"size": 8}}, 1.2e9, "Set "),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_would(monkeypatch, opts, room, advice):
+    monkeypatch.setattr(forecasts, "room", lambda *_: room)
+    work = WORK.model_copy(update={"prompts": ("Why? " * 400,) * 8})
+    lane = Lane(opts=opts)
+    with pytest.raises(Refusal, match=r"needs about .* of memory, and this machine has") as refused:
+        refuse(lane, plan_for(lane, "smollm2-135m", machine()), work)
+    assert refused.value.hint.startswith(advice) and refused.value.hint.endswith(".")
+    monkeypatch.setattr(forecasts, "room", lambda *_: 64e9)
+    refuse(lane, plan_for(lane, "smollm2-135m", machine()), work)
+
+
+def test_where_no_setting_helps_a_smaller_model_is_named(monkeypatch):
+    monkeypatch.setattr(forecasts, "room", lambda *_: 3e9)
+    lane = Lane()
+    with pytest.raises(Refusal) as refused:
+        refuse(lane, plan_for(lane, "qwen3-8b", machine()), WORK)
+    assert refused.value.hint.startswith("Choose a smaller model, ")
+
+
+def test_a_run_of_what_cannot_fit_starts_no_process(monkeypatch):
+    from engine.event import Failed
+    from engine.run.pool import Pool
+    from engine.run.runner import Run
+
+    monkeypatch.setattr(forecasts, "room", lambda *_: 0.5e9)
+    pool = Pool()
+    experiment = Experiment(workload=WORK, lanes={"A": Lane()}, rounds=1)
+    ends = [record.event for record in Run(experiment, pool).records() if isinstance(record.event, Failed)]
+    assert [end.status for end in ends] == ["refused"] and "needs about" in ends[0].why
+    assert not pool.idle and not pool.leased
+
+
+def test_a_model_without_a_known_shape_is_asked_about_later():
+    refuse(Lane(), replace(PLAN, shape=None), WORK)
+
+
+def test_the_prompt_is_counted_by_its_letters():
+    tokens, new = asked(Workload(prompts=("a" * 420,), max_new_tokens=7, chat=False))
+    assert (tokens, new) == (100, 7)
+
+
+def test_an_estimate_is_ready_for_json_and_says_unknown_as_none():
+    told = estimate(PLAN, SHAPE, WORK)
+    assert json.loads(json.dumps(told)) == told
+    assert told["fit"]["weights"] == 4 * 134_515_008
+
+
+def test_sizes_are_said_as_people_say_them():
+    assert (size(1_080_000_000), size(269_030_016)) == ("1.1 GB", "269 MB")

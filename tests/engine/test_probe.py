@@ -1,0 +1,106 @@
+"""The machine measured: figures that a machine can have, kept once, and a run that goes on where that fails."""
+
+import json
+
+import psutil
+import pytest
+
+from engine.commands import machine as command
+from engine.measure import probe
+from engine.measure.counters import counters
+from engine.measure.machine import machine
+from engine.measure.roofs import fingerprint, keep, measured, place
+from engine.refusal import Refusal
+from engine.run import probing
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder of its own for what is kept."""
+    monkeypatch.setenv("PITLANE_HOME", str(tmp_path))
+    monkeypatch.setattr(probing, "FAILED", [])
+    return tmp_path
+
+
+def test_a_real_probe_measures_this_machine_and_keeps_it(home, capsys):
+    assert measured(machine()) is None and probing.needed()
+    found = probing.probe()
+    cpu = found["devices"]["cpu"]
+    for one in (*cpu["bandwidth"].values(), *(by for rates in cpu["rates"].values() for by in rates.values())):
+        assert 0 < one["low"] <= one["median"] <= one["high"] <= one["best"] and one["repeats"] >= probe.PRODUCTS
+    assert 5e8 < cpu["bandwidth"]["1"]["best"] < 5e12, "between a floppy and a wafer"
+    assert 1e8 < cpu["rates"]["float32"]["1"]["best"] < 1e14
+    assert 1e3 < cpu["small"]["best"] < 1e7 and found["process_bytes"] > 5e7
+    assert measured(machine()) == found == machine().to_dict()["measured"] and not probing.needed()
+    assert command.do(_asked(json=False)) == 0
+    said = capsys.readouterr().out
+    assert "cpu: reading, GB/s, 1 thread" in said and "float32, TFLOP/s" in said and "Measured in" in said
+
+
+def test_a_damaged_file_counts_as_not_measured(home):
+    place(machine()).write_text("{")
+    assert measured(machine()) is None
+    place(machine()).write_text('{"version": 0}')
+    assert measured(machine()) is None
+    keep(machine(), {"devices": {}})
+    assert measured(machine())["devices"] == {}
+
+
+def test_another_torch_is_another_machine():
+    from dataclasses import replace
+
+    here = machine()
+    other = replace(here, packages={**here.packages, "torch": "0.1"})
+    assert fingerprint(here) != fingerprint(other) and fingerprint(here) == fingerprint(replace(here, compiler=None))
+
+
+def test_a_probe_that_breaks_is_a_sentence_and_not_tried_again(home, monkeypatch):
+    monkeypatch.setattr(probing.sys, "executable", "/bin/false")
+    with pytest.raises(Refusal, match="could not be measured") as refused:
+        probing.probe()
+    assert "--measure" in refused.value.hint
+    probing.attempt(lambda: False)
+    assert not probing.needed() and list(home.iterdir()) == []
+
+
+def test_a_probe_that_is_stopped_ends_its_process(home, monkeypatch):
+    slow, noted = home / "slow", home / "pid"
+    slow.write_text(f"#!/bin/sh\necho $$ > {noted}\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(probing.sys, "executable", str(slow))
+    probing.attempt(lambda: noted.exists() and bool(noted.read_text()))
+    assert not psutil.pid_exists(int(noted.read_text())) and probing.needed()
+
+
+def test_threads_are_tried_from_one_to_all():
+    assert probe.counts(1) == [1]
+    assert probe.counts(6) == [1, 2, 4, 6]
+    assert probe.counts(8) == [1, 2, 4, 8]
+
+
+def test_a_product_is_as_large_as_its_rate_allows():
+    assert probe._side(1e9) == 256
+    assert 3000 < probe._side(5e12) < 4500
+
+
+def test_energy_meters_that_may_not_be_read_are_not_named(tmp_path):
+    for name, text in (("intel-rapl:0", "12345"), ("intel-rapl:1", "")):
+        zone = tmp_path / name
+        zone.mkdir()
+        (zone / "name").write_text(f"package-{name[-1]}\n")
+        (zone / "energy_uj").write_text(text)
+    assert counters(0, tmp_path) == ("RAPL energy of package-0",)
+    assert counters(0, tmp_path / "nowhere") == ()
+
+
+def test_the_command_says_when_nothing_was_measured(home, capsys):
+    assert command.do(_asked(json=False)) == 0
+    assert "Not measured yet" in capsys.readouterr().out
+    assert command.do(_asked(json=True)) == 0
+    assert json.loads(capsys.readouterr().out)["measured"] is None
+
+
+def _asked(**flags):
+    from argparse import Namespace
+
+    return Namespace(measure=False, **flags)
