@@ -1,10 +1,12 @@
 """Fit: how much memory a lane will take, told before anything is loaded, and whether that much is there."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from engine.measure.ceiling import CACHE_STEP, Use, guesser
+from engine.measure.ceiling import CACHE_STEP, Use, guesser, plan_of, used
 from engine.measure.formats import Formats, formats
+from engine.measure.timeline import Timeline
 from engine.models.architecture import Architecture
 from engine.models.parameters import parameters
 from engine.plan import Plan
@@ -75,6 +77,18 @@ def fit(plan: Plan, shape: Architecture, use: Use, process: float | None, room: 
     peak = copies * (weights + kv + workspace) + copies * ranks * own
     load = copies * ranks * own + copies * (plain + weights * bool(plan.quantization) / 2)
     return Fit(copies * weights, copies * kv, copies * workspace, copies * ranks * own, peak, load, room, "cpu")
+
+
+def foreseen(
+    effective: dict[str, Any], lines: Sequence[Timeline], figures: dict[str, Any] | None
+) -> dict[str, float] | None:
+    """What would have been predicted for a lane that ran, by the parts of `engine.measure.memory_parts`; or None."""
+    plan = plan_of(effective)
+    use = used(lines, plan) if plan and plan.shape else None
+    if not use:
+        return None
+    told = fit(plan, plan.shape, use, (figures or {}).get("process_bytes"))
+    return {"weights": told.weights, "kv": told.kv, "activations": told.workspace, "other": told.process}
 
 
 def weight_bytes(shape: Architecture, how: Formats) -> float:

@@ -10,6 +10,7 @@ from engine.measure.acceptance import speculation
 from engine.measure.ceiling import ceiling
 from engine.measure.energy import energy
 from engine.measure.fate import apart, fate, fault, parting
+from engine.measure.fit import foreseen
 from engine.measure.memory_parts import stack
 from engine.measure.metrics import METRICS, acceptance, itl_ms
 from engine.measure.occupancy import occupancy
@@ -85,7 +86,8 @@ def result(experiment: Experiment, machine: dict[str, Any], records: Iterable[Re
     for lane, one in zip(lanes, folds, strict=True):
         lane["energy"] = energy([(line.power, line.output_tokens) for line in one.clean.values()])
         lane["cost"] = cost(experiment.price_per_hour, machine, lane, lane["metrics"]["output_tok_per_s"])
-        lane["ceiling"] = ceiling(lane["effective"], list(one.finished.values()), machine.get("measured"))
+        ran = (lane["effective"], list(one.clean.values()), machine.get("measured"))
+        lane["ceiling"], lane["memory"]["predicted"] = ceiling(*ran), foreseen(*ran)
     findings(experiment, lanes, [vars(verdict) for verdict in verdicts])
     return {
         "schema": SCHEMA,
