@@ -14,6 +14,7 @@ from engine.run.store import Store
 from engine.run.studies import Studies
 from engine.run.study_table import StudyTable
 from engine.run.sweep import Axis, Sweep
+from engine.run.sweep_ray import Cluster
 from engine.study_console import chosen, follow, table
 
 ROUNDS = 2
@@ -28,6 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     assignments(parser, "ADDRESS", "workload.max_new_tokens=32")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of every point (default %(default)s)")
     parser.add_argument("--resume", metavar="ID", help="go on with a sweep that was stopped")
+    parser.add_argument("--ray", metavar="ADDRESS", help="measure on a Ray cluster, for instance 10.0.0.5:6379")
     parser.add_argument("--list", action="store_true", help="list earlier sweeps, ablations and searches")
     json_file(parser)
 
@@ -39,13 +41,16 @@ def do(parsed: argparse.Namespace) -> int:
         return _list(parsed, store)
     sweep = None if parsed.resume else _sweep(parsed)
     check_file(parsed.json)
+    place = Cluster(parsed.ray) if parsed.ray else None
     jobs = Jobs(store)
     try:
         studies = Studies(jobs, KINDS)
-        id = studies.start(sweep, OWNER) if sweep else studies.resume(parsed.resume)
+        id = studies.start(sweep, OWNER, place) if sweep else studies.resume(parsed.resume, place)
         view = follow(studies, id, ERR)
     finally:
         jobs.close()
+        if place:
+            place.close()
     deliver(view, parsed.json, table(view))
     return 0 if view["state"] == "finished" else 1
 
