@@ -12,8 +12,7 @@ from engine.measure.metrics import METRICS, itl_ms, percentile
 from engine.measure.timeline import Terms, Timeline
 from engine.spec import Experiment
 
-WINDOW_S = 1.5
-REPLAY_TICK_S = 0.1
+WINDOW_S, REPLAY_TICK_S = 1.5, 0.1
 MAX_GAP_POINTS = 400
 
 PHASES = {
