@@ -3,24 +3,17 @@
 from typing import Any
 
 from engine.measure.fate import fate, fault
-from engine.measure.metrics import METRICS
+from engine.measure.metrics import ITL, METRICS
 from engine.measure.quality import FIGURES, Figure
 
-ITL = "Gap between two consecutive tokens of a request (inter-token latency), pooled over all rounds"
+ENERGY = "What the whole device took in turns of 5 s and more, for each output token."
+COST = "Price of an hour by the output tokens of an hour. Set your own price under Sampling and template."
 FURTHER = (
-    ("metrics", "itl_p50_ms", "Median gap (ITL p50)", "ms", "lower", f"{ITL}: half are shorter."),
-    ("metrics", "itl_p90_ms", "Slow gaps (ITL p90)", "ms", "lower", f"{ITL}: one in ten is longer."),
-    (
-        "metrics",
-        "itl_p99_ms",
-        "Slowest gaps (ITL p99)",
-        "ms",
-        "lower",
-        f"{ITL}: one in a hundred is longer. From 100 gaps up.",
-    ),
     ("memory", "weights_bytes", "Weights", "bytes", "lower", "Bytes of the loaded model's weights."),
     ("memory", "kv_bytes", "KV cache", "bytes", "lower", "Largest size of the kept keys and values."),
     ("memory", "peak_bytes", "Peak memory", "bytes", "lower", "The most that the engine's process held."),
+    ("energy", "joules_per_token", "Energy per token", "J", "lower", ENERGY),
+    ("cost", "per_million_tokens", "Cost of a million tokens", "$", "lower", COST),
 )
 """Rows of the table beside METRICS: where in a lane's result, key, title, unit, better, definition."""
 
@@ -69,10 +62,10 @@ def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _row(result: dict[str, Any], row: tuple[str, ...], judged: dict[tuple[str, str], Any]) -> dict[str, Any]:
     where, key, title, unit, better, definition = row
-    first = result["lanes"][0][where].get(key)
-    cells = []
-    for lane in result["lanes"]:
-        value, verdict = lane[where].get(key), judged.get((key, lane["name"]), {})
+    found = [lane.get(where) or {} for lane in result["lanes"]]
+    first, cells = found[0].get(key), []
+    for lane, facts in zip(result["lanes"], found, strict=True):
+        value, verdict = facts.get(key), judged.get((key, lane["name"]), {})
         plain = value / first if value and first and lane is not result["lanes"][0] else None
         cells.append(
             {
@@ -81,7 +74,14 @@ def _row(result: dict[str, Any], row: tuple[str, ...], judged: dict[tuple[str, s
                 **{part: verdict.get(part) for part in ("low", "high", "word", "pairs")},
             }
         )
-    return {"key": key, "title": title, "unit": unit, "better": better, "tip": definition, "cells": cells}
+    tip = f"{definition}{_source(found)}"
+    return {"key": key, "title": title, "unit": unit, "better": better, "tip": tip, "cells": cells}
+
+
+def _source(found: list[dict[str, Any]]) -> str:
+    """Where the figures of a row come from, where they say so."""
+    said = {", ".join(filter(None, (one.get("source"), one.get("date")))) for one in found} - {""}
+    return f" Source: {'; '.join(sorted(said))}." if said else ""
 
 
 def _quality(result: dict[str, Any], row: Figure) -> dict[str, Any]:

@@ -96,15 +96,15 @@ def table(result: dict[str, Any]) -> str:
     rows.append(["What is on", *(badges(lane["lane"]) for lane in lanes)])
     rows.append(["Status", *(_status(lane) for lane in lanes)])
     for name, metric in METRICS.items():
-        if any(lane["metrics"][name] is not None for lane in lanes):
+        if any(lane["metrics"].get(name) is not None for lane in lanes):
             rows.append([f"{metric.title}, {metric.unit}", *(_cell(lane, lanes[0], name) for lane in lanes)])
     for row in FIGURES:
         if any(row.read(lane) is not None for lane in lanes):
             rows.append([f"{row.title}, {row.unit}", *(_loss(row.read(lane)) for lane in lanes)])
-    rows.append(["ITL p50 / p90, ms", *(_gaps(lane["metrics"]) for lane in lanes)])
     if any(lane.get("ceiling", {}).get("decode") for lane in lanes):
         rows.append(["Share of the ceiling, prefill / decode", *(_shares(lane["ceiling"]) for lane in lanes)])
     rows.append(["Weights / KV / peak, MB", *(_bytes(lane["memory"]) for lane in lanes)])
+    rows += [[title, *map(read, lanes)] for title, read in FACTS.items() if any(read(lane) != EMPTY for lane in lanes)]
     rows.append(["Load / compile / warm-up, s", *(_costs(lane["phases"]) for lane in lanes)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
@@ -146,7 +146,7 @@ def _status(lane: dict[str, Any]) -> str:
 
 
 def _cell(lane: dict[str, Any], first: dict[str, Any], name: str) -> str:
-    value, base = lane["metrics"][name], first["metrics"][name]
+    value, base = lane["metrics"].get(name), first["metrics"].get(name)
     if value is None:
         return EMPTY
     return figure(value) if lane is first or not base else f"{figure(value)} ({value / base:.2f}×)"
@@ -154,12 +154,6 @@ def _cell(lane: dict[str, Any], first: dict[str, Any], name: str) -> str:
 
 def _loss(value: float | None) -> str:
     return EMPTY if value is None else figure(value) if value >= 0.01 else f"{value:.1g}"
-
-
-def _gaps(metrics: dict[str, Any]) -> str:
-    return " / ".join(
-        EMPTY if metrics[f"itl_{p}_ms"] is None else figure(metrics[f"itl_{p}_ms"]) for p in ("p50", "p90")
-    )
 
 
 def _bytes(memory: dict[str, Any]) -> str:
@@ -176,6 +170,24 @@ def _shares(ceiling: dict[str, Any]) -> str:
     return " / ".join(said)
 
 
+def _parts(lane: dict[str, Any]) -> str:
+    parts = lane["memory"].get("parts") or {}
+    return " / ".join(f"{parts[name] / 1e6:.0f}" for name in ("activations", "slack", "other")) if parts else EMPTY
+
+
+def _known(where: str, key: str) -> Callable[[dict[str, Any]], str]:
+    def read(lane: dict[str, Any]) -> str:
+        value = (lane.get(where) or {}).get(key)
+        return EMPTY if value is None else figure(value)
+
+    return read
+
+
+def _withdrawn(lane: dict[str, Any]) -> str:
+    gone = sum(bool(turn.get("withdrawn")) for turn in lane["rounds"])
+    return f"{gone} of {len(lane['rounds'])}" if gone else EMPTY
+
+
 def _costs(phases: dict[str, Any]) -> str:
     values = (phases[name] for name in ("load_s", "compile_s", "warmup_s"))
     return " / ".join(EMPTY if value is None else f"{value:.1f}" for value in values)
@@ -185,3 +197,12 @@ def _machine(machine: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "transformers"))
     gpu = machine["gpus"][0]["name"] if machine["gpus"] else "no GPU"
     return f"{machine['processor']}, {machine['cores']} cores, {gpu}, {packages}."
+
+
+FACTS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "Activations / slack / program at the peak, MB": _parts,
+    "Energy, J per token": _known("energy", "joules_per_token"),
+    "Cost, $ per million tokens": _known("cost", "per_million_tokens"),
+    "Rounds withdrawn": _withdrawn,
+}
+"""Rows of the table that no metric gives; one that no lane knows is left out."""

@@ -4,9 +4,49 @@ import { amount, DASH, make, spoken, swatch, times } from "./units.js";
 
 const WORDS = { faster: "better", slower: "worse", same: "same", "cannot tell": "cannot tell" };
 
+// Our names, or with the select above it those of another benchmark.
 export function table(names, summary) {
-  const head = make("tr", {}, make("th", { scope: "col" }, "Median over the rounds"));
+  const place = make("div", {}, ours(names, summary));
+  const others = summary.translations ?? [];
+  if (!others.length) return place;
+  const select = make("select", { "aria-label": "Names of the figures" }, make("option", { value: "" }, "Pitlane"));
+  for (const other of others) select.append(make("option", { value: other.name }, other.title));
+  select.addEventListener("change", () => {
+    const chosen = others.find((other) => other.name === select.value);
+    place.replaceChildren(chosen ? theirs(names, chosen) : ours(names, summary));
+  });
+  const title = "The same run under the names and by the formulas of other benchmarks";
+  return make("div", { class: "translator" }, make("label", { title }, "Names and formulas of ", select), place);
+}
+
+function heading(names, text) {
+  const head = make("tr", {}, make("th", { scope: "col" }, text));
   names.forEach((name, number) => head.append(make("th", { scope: "col" }, swatch(number), name)));
+  return head;
+}
+
+function framed(head, body, lanes) {
+  const grid = make("table", { class: "compare", "data-lanes": lanes }, make("thead", {}, head), body);
+  return make("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Comparison" }, grid);
+}
+
+function theirs(names, dialect) {
+  const body = make("tbody", {});
+  for (const row of dialect.rows) {
+    const tip = [`${row.definition}`, row.differs].filter(Boolean).join(" ");
+    const mark = row.differs ? make("small", { class: "differs" }, " differs from ours") : null;
+    const line = make("tr", {}, make("th", { scope: "row" }, make("abbr", { title: tip, tabindex: "0" }, row.name), mark));
+    for (const value of row.values) {
+      const [shown, unit] = amount(value, row.unit);
+      line.append(make("td", {}, make("b", {}, shown), make("small", {}, unit)));
+    }
+    body.append(line);
+  }
+  const source = make("p", { class: "source" }, `Definitions: ${dialect.source}.`);
+  return make("div", {}, framed(heading(names, dialect.title), body, names.length), source);
+}
+
+function ours(names, summary) {
   const body = make("tbody", {});
   for (const row of summary.rows) {
     const line = make("tr", { "data-metric": row.key });
@@ -14,8 +54,7 @@ export function table(names, summary) {
     row.cells.forEach((cell, number) => line.append(entry(cell, row, number)));
     body.append(line);
   }
-  const grid = make("table", { class: "compare", "data-lanes": names.length }, make("thead", {}, head), body);
-  return make("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Comparison" }, grid);
+  return framed(heading(names, "Median over the rounds"), body, names.length);
 }
 
 function entry(cell, row, number) {

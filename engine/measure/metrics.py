@@ -13,14 +13,24 @@ MIN_P90_REQUESTS = 10
 
 @dataclass(frozen=True)
 class Metric:
-    """One row of the table. `read` returns None where the timeline does not say."""
+    """One row of the table: read from one turn, or over several; None where the timelines do not say.
+
+    Over several turns a metric is the median of theirs, unless it is `pooled` from all of their samples.
+    """
 
     name: str
     title: str
     unit: str
     better: Literal["higher", "lower"]
     definition: str
-    read: Callable[[Timeline], float | None]
+    turn: Callable[[Timeline], float | None] | None = None
+    pooled: Callable[[list[Timeline]], float | None] | None = None
+
+    def read(self, line: Timeline) -> float | None:
+        return self.turn(line) if self.turn else self.over([line])
+
+    def over(self, lines: list[Timeline]) -> float | None:
+        return self.pooled(lines) if self.pooled else _median(v for line in lines if (v := self.read(line)) is not None)
 
 
 def ttft_ms(line: Timeline) -> float | None:
@@ -68,6 +78,16 @@ def prefill_tok_per_s(line: Timeline) -> float | None:
     started = [r for r in line.requests.values() if r.arrivals and r.arrivals[0] > r.start]
     waits = {r.start: r.arrivals[0] - r.start for r in started}
     return sum(r.prompt_tokens for r in started) / sum(waits.values()) if started else None
+
+
+def decode_tok_per_s(line: Timeline) -> float | None:
+    """Tokens after the first of each request divided by the time in which requests were between first and last."""
+    spans = sorted((r.arrivals[0], r.arrivals[-1]) for r in line.requests.values() if len(r.arrivals) > 1)
+    took, until = 0.0, float("-inf")
+    for first, last in spans:
+        took += max(0.0, last - max(first, until))
+        until = max(until, last)
+    return sum(len(r.arrivals) - 1 for r in line.requests.values() if r.arrivals) / took if took else None
 
 
 def acceptance(line: Timeline) -> float | None:
@@ -132,96 +152,42 @@ def _median(values: Iterable[float]) -> float | None:
     return median(values) if values else None
 
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            "output_tok_per_s",
-            "Tokens per second",
-            "tok/s",
-            "higher",
-            "All output tokens divided by the time from the first request's start to the last token.",
-            output_tok_per_s,
-        ),
-        Metric(
-            "ttft_ms",
-            "First token (TTFT)",
-            "ms",
-            "lower",
-            "Time to first token: from the request's start until its first token.",
-            ttft_ms,
-        ),
-        Metric(
-            "tpot_ms",
-            "Time per token (TPOT)",
-            "ms",
-            "lower",
-            "Time per output token after the first: (last token - first token) / (n - 1).",
-            tpot_ms,
-        ),
-        Metric(
-            "e2e_ms",
-            "Whole answer (E2E)",
-            "ms",
-            "lower",
-            "End-to-end latency: from the request's start until its last token.",
-            e2e_ms,
-        ),
-        Metric(
-            "prefill_tok_per_s",
-            "Prompt reading (prefill)",
-            "tok/s",
-            "higher",
-            "Prompt tokens divided by the time to first token.",
-            prefill_tok_per_s,
-        ),
-        Metric(
-            "ttft_p90_ms",
-            "Slow first tokens (TTFT p90)",
-            "ms",
-            "lower",
-            "One request in ten waits longer for its first token. From 10 requests up.",
-            ttft_p90_ms,
-        ),
-        Metric(
-            "queue_ms",
-            "Wait for a place (queue)",
-            "ms",
-            "lower",
-            "From a request's arrival until the engine takes it, median over the requests.",
-            queue_ms,
-        ),
-        Metric(
-            "goodput_per_s",
-            "Requests within the limits (goodput)",
-            "1/s",
-            "higher",
-            "Requests a second that kept the TTFT and TPOT limits of the workload.",
-            goodput,
-        ),
-        Metric(
-            "requests_per_s",
-            "Requests answered",
-            "1/s",
-            "higher",
-            "All requests divided by the time from the first arrival to the last token.",
-            requests_per_s,
-        ),
-        Metric(
-            "in_flight",
-            "Requests in a step (in flight)",
-            "requests",
-            "higher",
-            "Requests that receive a token in one step of the engine, mean over the steps.",
-            in_flight,
-        ),
-        Metric(
-            "reused_percent",
-            "Prompt reused (hit rate)",
-            "%",
-            "higher",
-            "Prompt tokens whose keys and values were copied from an earlier request, of all prompt tokens.",
-            reused,
-        ),
-    )
-}
+def gaps(share: float) -> Callable[[list[Timeline]], float | None]:
+    """A percentile of all gaps between tokens, pooled over requests and turns."""
+    return lambda lines: percentile((gap for line in lines for gap in itl_ms(line)), share)
+
+
+ITL = "Gap between two consecutive tokens of a request (inter-token latency), pooled over all rounds"
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (
+    Metric("output_tok_per_s", "Tokens per second", "tok/s", "higher",
+           "All output tokens divided by the time from the first request's start to the last token.",
+           output_tok_per_s),
+    Metric("ttft_ms", "First token (TTFT)", "ms", "lower",
+           "Time to first token: from the request's start until its first token.", ttft_ms),
+    Metric("tpot_ms", "Time per token (TPOT)", "ms", "lower",
+           "Time per output token after the first: (last token - first token) / (n - 1).", tpot_ms),
+    Metric("e2e_ms", "Whole answer (E2E)", "ms", "lower",
+           "End-to-end latency: from the request's start until its last token.", e2e_ms),
+    Metric("prefill_tok_per_s", "Prompt reading (prefill)", "tok/s", "higher",
+           "Prompt tokens divided by the time to first token.", prefill_tok_per_s),
+    Metric("decode_tok_per_s", "Writing (decode)", "tok/s", "higher",
+           "Tokens after the first of each request, divided by the time between first tokens and last: the requests "
+           "that share a step count together.", decode_tok_per_s),
+    Metric("itl_p50_ms", "Median gap (ITL p50)", "ms", "lower", f"{ITL}: half are shorter.", pooled=gaps(0.5)),
+    Metric("itl_p90_ms", "Slow gaps (ITL p90)", "ms", "lower", f"{ITL}: one in ten is longer.", pooled=gaps(0.9)),
+    Metric("itl_p99_ms", "Slowest gaps (ITL p99)", "ms", "lower",
+           f"{ITL}: one in a hundred is longer. From {MIN_P99_SAMPLES} gaps up.", pooled=gaps(0.99)),
+    Metric("ttft_p90_ms", "Slow first tokens (TTFT p90)", "ms", "lower",
+           f"One request in ten waits longer for its first token. From {MIN_P90_REQUESTS} requests up.", ttft_p90_ms),
+    Metric("queue_ms", "Wait for a place (queue)", "ms", "lower",
+           "From a request's arrival until the engine takes it, median over the requests.", queue_ms),
+    Metric("goodput_per_s", "Requests within the limits (goodput)", "1/s", "higher",
+           "Requests a second that kept the TTFT and TPOT limits of the workload.", goodput),
+    Metric("requests_per_s", "Requests answered", "1/s", "higher",
+           "All requests divided by the time from the first arrival to the last token.", requests_per_s),
+    Metric("in_flight", "Requests in a step (in flight)", "requests", "higher",
+           "Requests that receive a token in one step of the engine, mean over the steps.", in_flight),
+    Metric("reused_percent", "Prompt reused (hit rate)", "%", "higher",
+           "Prompt tokens whose keys and values were copied from an earlier request, of all prompt tokens.", reused),
+)}  # fmt: skip
+"""What charts, tables, the command line, exports and verdicts walk; the first is the headline."""
