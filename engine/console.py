@@ -183,6 +183,11 @@ def _known(where: str, key: str) -> Callable[[dict[str, Any]], str]:
     return read
 
 
+def _warmup(lane: dict[str, Any]) -> str:
+    found = lane.get("warmup")
+    return f"{found['runs']}, {found['apart']:.1%}" if found else EMPTY
+
+
 def _withdrawn(lane: dict[str, Any]) -> str:
     gone = sum(bool(turn.get("withdrawn")) for turn in lane["rounds"])
     return f"{gone} of {len(lane['rounds'])}" if gone else EMPTY
@@ -204,5 +209,6 @@ FACTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "Energy, J per token": _known("energy", "joules_per_token"),
     "Cost, $ per million tokens": _known("cost", "per_million_tokens"),
     "Rounds withdrawn": _withdrawn,
+    "Warm-ups discarded, last two apart": _warmup,
 }
 """Rows of the table that no metric gives; one that no lane knows is left out."""

@@ -1,5 +1,6 @@
 """Sessions over a loaded HF model: loading, checking, warming up, and taking requests as they come."""
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from engine.decode.prompts import Batch, batches, check_context, encode, everyth
 from engine.decode.reading import read
 from engine.decode.sampling import Sampling
 from engine.decode.texts import Texts
+from engine.decode.warmup import account, warm_up
 from engine.event import Admitted, Phase, Request
 from engine.models import load
 from engine.models.architecture import architecture
@@ -38,6 +40,7 @@ class Loaded(Session):
         self.model: Any = None
         self.tokenizer: Any = None
         self.warmed: set[tuple] = set()
+        self.warmups: list[list[float]] = []
         self.before = 0
         self.drafting = Drafting()
 
@@ -110,9 +113,12 @@ class Loaded(Session):
 
     def _warm_one(self, plan: Plan, batch: Batch, workload: Any, emit: Emit) -> None:
         few = replace(batch, lengths=tuple(min(WARMUP_TOKENS, length) for length in batch.lengths), arrived=None)
-        for phase in [name for name, on in (("compile", plan.compiles), ("capture", plan.graph)) if on] + ["warmup"]:
+        turn = functools.partial(self.turn, plan, few, self.sampling(workload), _silent)
+        for phase in [name for name, on in (("compile", plan.compiles), ("capture", plan.graph)) if on]:
             emit(Phase(time.perf_counter(), phase))
-            self.turn(plan, few, self.sampling(workload), _silent)
+            turn()
+        emit(Phase(time.perf_counter(), "warmup"))
+        self.warmups.append(warm_up(turn))
 
     def whole(self, plan: Plan, workload: Any) -> Batch:
         """All requests of the workload. Raises Refusal if one does not fit into the context."""
@@ -164,6 +170,7 @@ class Loaded(Session):
         made = compilations()
         found = {"threads": torch.get_num_threads(), "compiled": compiled_as(), "graphs": made}
         found |= {"recompiles": made - self.before if self.before else 0, "revision": self.revision}
+        found["warmup"] = account(self.warmups)
         return {**load.effective(self.model), **found}
 
 

@@ -113,6 +113,7 @@ def _lane(experiment: Experiment, name: str, fold: LaneFold, reference: LaneFold
         "why": failure.why if failure else None,
         "hint": failure.hint if failure else None,
         "phases": {cost: costs.get(cost) for cost in COSTS},
+        "warmup": effective.pop("warmup", None),
         "rounds": [_round(line) | {"withdrawn": said(fold, n)} for n, line in sorted(rounds.items())],
         "metrics": _metrics(list(fold.clean.values())),
         "speculation": speculation(rounds.values()),

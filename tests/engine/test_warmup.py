@@ -1,0 +1,24 @@
+"""Warm-ups: at least two, until two in a row agree, never endless, and counted."""
+
+import pytest
+
+from engine.decode.warmup import AGREE, LEAST, MOST, account, apart, warm_up
+
+
+@pytest.mark.parametrize(("last", "runs"), [(0.0, LEAST + 1), (0.3, MOST)], ids=["settles", "never settles"])
+def test_turns_are_repeated_until_two_agree(last, runs):
+    """The first turn is slow; then all are alike, or each is longer than the one before."""
+    now, lengths = [0.0], iter([0.2, 0.05, 0.05 + last, 0.05 + 3 * last, 0.05 + 9 * last])
+
+    def turn() -> None:
+        now[0] += next(lengths)
+
+    took = warm_up(turn, lambda: now[0])
+    assert len(took) == runs and took[0] == pytest.approx(0.2)
+    assert (apart(took) < AGREE) == (runs < MOST)
+
+
+def test_all_shapes_are_counted_and_the_worst_is_told():
+    found = account([[2.0, 1.0, 1.01], [1.0, 1.1, 1.2, 1.5]])
+    assert found == {"runs": 7, "apart": pytest.approx(0.25), "agreed": False}
+    assert account([[1.0, 1.0]])["agreed"] is True and account([]) is None
