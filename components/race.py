@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from engine.event import Event, Failed, Finished, Judged, Memory, Phase, Record, Request, Step
+from engine.event import Conditions, Event, Failed, Finished, Judged, Memory, Phase, Record, Request, Step
 from engine.measure.metrics import METRICS, itl_ms, percentile
 from engine.measure.timeline import Terms, Timeline
+from engine.measure.withdrawal import withdrawn
 from engine.spec import Experiment
 
 WINDOW_S, REPLAY_TICK_S = 1.5, 0.1
@@ -152,6 +153,7 @@ class LaneFold:
     reset: bool = False
     typical_shown: bool = False
     sent: dict[str, Any] = field(default_factory=dict)
+    out: set[int] = field(default_factory=set)
 
     def see(self, round_: int | None, event: Event) -> None:
         if isinstance(event, Memory):
@@ -174,6 +176,8 @@ class LaneFold:
         if self.turn is None or self.turn.number != round_:
             self.turn, self.reset = Turn(round_, Timeline(self.terms)), True
         self.turn.see(event)
+        if isinstance(event, Conditions) and withdrawn(event):
+            self.out.add(round_)
         if isinstance(event, Request | Step):
             self.phase, self.detail = "running", None
         elif isinstance(event, Finished):
@@ -199,27 +203,25 @@ class LaneFold:
         }
 
     def _live(self, turn: Turn) -> dict[str, float | None]:
-        return {
-            "rate": turn.rate(),
-            "ttft": METRICS["ttft_ms"].read(turn.timeline),
-            "itl": turn.median_gap(),
-        }
+        return {"rate": turn.rate(), "ttft": METRICS["ttft_ms"].read(turn.timeline), "itl": turn.median_gap()}
+
+    @property
+    def counted(self) -> list[Turn]:
+        """The rounds that no lane had to withdraw; all of them where none is left."""
+        return [turn for turn in self.ended if turn.number not in self.out] or self.ended
 
     def medians(self) -> dict[str, float | None]:
-        """The lane's figures once a turn has ended: the median over its rounds."""
-        read = {
-            "rate": METRICS["output_tok_per_s"].read,
-            "ttft": METRICS["ttft_ms"].read,
-            "itl": lambda timeline: percentile(itl_ms(timeline), 0.5),
-        }
-        values = {name: [get(turn.timeline) for turn in self.ended] for name, get in read.items()}
-        known = {name: [v for v in found if v is not None] for name, found in values.items()}
+        """The lane's figures once a turn has ended: the median over the rounds that count."""
+        read = {"rate": METRICS["output_tok_per_s"].read, "ttft": METRICS["ttft_ms"].read}
+        read["itl"] = lambda timeline: percentile(itl_ms(timeline), 0.5)
+        turns = [turn.timeline for turn in self.counted]
+        known = {name: [v for line in turns if (v := get(line)) is not None] for name, get in read.items()}
         return {name: median(found) if found else None for name, found in known.items()}
 
     def typical(self) -> int | None:
         """The number of the round nearest the lane's median rate: the one that a replay shows."""
         middle = self.medians()["rate"]
-        rates = [(METRICS["output_tok_per_s"].read(turn.timeline), turn.number) for turn in self.ended]
+        rates = [(METRICS["output_tok_per_s"].read(turn.timeline), turn.number) for turn in self.counted]
         known = [(abs(rate - middle), number) for rate, number in rates if rate is not None]
         return min(known)[1] if known else None
 
@@ -234,11 +236,7 @@ class LaneFold:
             changed["text"], self.turn.pieces = self.turn.pieces, []
         if self.turn and self.turn.points:
             changed["points"], self.turn.points = self.turn.points, {}
-        return {key: _rounded(value) for key, value in changed.items()}
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value
+        return {key: round(value, 4) if isinstance(value, float) else value for key, value in changed.items()}
 
 
 class Race:
@@ -248,7 +246,8 @@ class Race:
         self.experiment = experiment
         most = experiment.workload.max_new_tokens * experiment.workload.count
         terms = Terms.of(experiment.workload)
-        self.lanes = [LaneFold(experiment.rounds, most, terms) for _ in experiment.lanes]
+        out: set[int] = set()
+        self.lanes = [LaneFold(experiment.rounds, most, terms, out=out) for _ in experiment.lanes]
 
     def see(self, records: Iterable[Record]) -> None:
         for record in records:

@@ -87,7 +87,7 @@ export function show(handle, view, rounds = 0) {
   shown.bar.firstChild.style.transform = `scaleX(${share / 100})`;
   shown.bar.setAttribute("aria-valuenow", share);
   shown.phase.textContent = phase(view);
-  const round = `round ${view.lap} of ${rounds}`;
+  const round = view.lap > rounds ? `round ${view.lap}, for one that was withdrawn` : `round ${view.lap} of ${rounds}`;
   shown.lap.textContent = !view.lap ? "" : view.typical ? `typical ${round}` : `${view.tokens} tokens · ${round}`;
   card.dataset.phase = view.phase ?? "";
   card.classList.toggle("active", Boolean(view.running));
