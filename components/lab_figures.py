@@ -5,13 +5,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from components.theme import FIGURE_AXIS, FIGURE_FONT
 from engine.labs import Values, fits, size
 
 COLOURS = ("--lane-1", "--lane-3", "--lane-2", "--gain", "--lane-0", "--loss")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MARKS = ("circle", "diamond", "square", "cross", "triangle-up", "x")
-AXIS = {"zeroline": False, "fixedrange": True, "tickfont": {"size": 11}, "automargin": True}
-FONT = {"family": "IBM Plex Sans, system-ui, sans-serif", "size": 11}
 
 
 def pictures(result: Values) -> list[dict[str, Any]]:
@@ -141,6 +140,6 @@ def _bars(points: list[Values], axis: Values) -> dict[str, Any]:
 def _layout(axis: Values) -> go.Layout:
     return go.Layout(
         template=None, margin={"l": 44, "r": 10, "t": 26, "b": 40}, showlegend=False, hovermode="closest",
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font=FONT, xaxis=AXIS, yaxis=AXIS,
-        meta={"title": axis["title"], "unit": axis["unit"]},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font=FIGURE_FONT,
+        xaxis=FIGURE_AXIS, yaxis=FIGURE_AXIS, meta={"title": axis["title"], "unit": axis["unit"]},
     )  # fmt: skip

@@ -11,7 +11,8 @@ from typing import Any
 
 import gradio as gr
 
-from components import figures, lab_figures, roofline, workload
+from components import figures, lab_figures, pareto, roofline, waterfall, workload
+from components.explore import Explore
 from components.files import KINDS, kinds
 from components.forecast import forecasts, note
 from components.header import header
@@ -58,6 +59,7 @@ class Page:
         self.jobs = jobs
         self.first = Experiment.read(FIRST)
         self.runs = History(jobs, KINDS)
+        self.explore = Explore(jobs, pareto.picture, waterfall.waterfall, self.experiment, self.fill)
 
     def build(self) -> gr.Blocks:
         with gr.Blocks(title="Pitlane", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
@@ -73,6 +75,7 @@ class Page:
                     self.stage = stage(setup(self.first.lanes))
                     self.history = self.runs.build(kinds())
                     lessons()
+            self.explore.build()
             self._labs()
             self._wire(blocks)
         return blocks.queue(max_size=128, default_concurrency_limit=16)
@@ -113,6 +116,7 @@ class Page:
 
         restored = blocks.load(self.restore, [self.owner], [self.owner, *filled], **quiet)
         restored.then(self.attach, [self.owner], live, **watching)
+        self.explore.wire(self.owner, self.lanes.tab, form, filled, restored)
         self.stage.heal(self.attach, [self.owner], live, **watching)
         self.run.click(self.start, [self.owner, *form], live, trigger_mode="once", **watching)
         self.stop.click(self.halt, [self.owner], [self.message], **quiet)
@@ -129,11 +133,7 @@ class Page:
             button.click(partial(self.fill, presets()[name]), None, filled, js=FOLD, **quiet)
         for title, button in self.examples.items():
             button.click(partial(str, workload.EXAMPLES[title]), None, [self.work["workload.prompts"]], **quiet)
-        for button, change in (
-            (self.lanes.add, grown),
-            (self.lanes.copy, copied),
-            (self.lanes.remove, shrunk),
-        ):
+        for button, change in ((self.lanes.add, grown), (self.lanes.copy, copied), (self.lanes.remove, shrunk)):
             button.click(partial(self.change, change), [self.lanes.tab, *form], [*self.lanes.outputs, *noted], **quiet)
         gr.api(self.api, api_name="run", concurrency_limit=None)
 

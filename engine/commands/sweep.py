@@ -59,7 +59,8 @@ def _sweep(parsed: argparse.Namespace) -> Sweep:
     if not parsed.preset:
         raise Refusal("No preset is named.", "python -m engine presets lists them.")
     experiment = chosen(parsed.preset, [*parsed.assignments, f"rounds={parsed.rounds}"], parsed.lane)
-    return Sweep(experiment, [Axis.read(text) for text in parsed.over])
+    sweep = Sweep(experiment, [Axis.read(text) for text in parsed.over])
+    return sweep if parsed.ray else sweep.possible_here()
 
 
 def _list(parsed: argparse.Namespace, store: Store) -> int:

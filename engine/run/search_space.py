@@ -1,5 +1,6 @@
 """The space of a search: what a lane can switch and set on this machine, each value tried against the plan first."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
@@ -13,7 +14,7 @@ from engine.refusal import Refusal
 from engine.registry import optimizations
 from engine.run.study import Values, changed, refused
 from engine.run.sweep import Axis
-from engine.spec import Experiment, plan_for
+from engine.spec import Experiment, Workload, plan_for
 
 STEPS = 4
 """A number's range is tried at about so many values, each twice the one before, and at its default."""
@@ -101,6 +102,40 @@ def _values(field: FieldInfo) -> list[Any]:
     doublings = [2**power for power in range(13) if bounds["ge"] <= 2**power <= bounds["le"]]
     every = max(1, -(-len(doublings) // STEPS))
     return doublings[::every]
+
+
+def variables() -> dict[str, tuple[str, str]]:
+    """What a sweep can vary in one lane and its workload, by address: its title, and values to begin with as text."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, part in optimizations().items():
+        if part.unavailable(machine()):
+            continue
+        if not part.always:
+            found[f"lane.opts.{name}"] = (f"{part.title}: off and on", "false,true")
+        found |= _offered(f"lane.opts.{name}", part.title, part.model_fields)
+    numbers = {name: field for name, field in Workload.model_fields.items() if field.annotation in (int, float)}
+    return found | _offered("workload", "Workload", numbers)
+
+
+def _offered(address: str, title: str, fields: dict[str, FieldInfo]) -> dict[str, tuple[str, str]]:
+    """Those fields that have values to try; one that is called as its part goes by the part's title."""
+    called = {name: field.title or name.replace("_", " ") for name, field in fields.items()}
+    titles = {
+        name: title if text == title else f"{title}: {text[:1].lower()}{text[1:]}" for name, text in called.items()
+    }
+    return {f"{address}.{name}": (titles[name], text) for name, field in fields.items() if (text := _begin(field))}
+
+
+def _begin(field: FieldInfo) -> str:
+    """Every named choice; of a number its half, itself and its double, as far as its bounds allow."""
+    if field.annotation not in (int, float):
+        return ",".join(json.dumps(value).strip('"') for value in _values(field))
+    if not field.default:
+        return ""
+    low, high = (next((getattr(one, key) for one in field.metadata if hasattr(one, key)), None) for key in ("ge", "le"))
+    several = [field.annotation(field.default * factor) for factor in (0.5, 1, 2)]
+    inside = [value for value in several if (low is None or value >= low) and (high is None or value <= high)]
+    return ",".join(map(str, dict.fromkeys(inside)))
 
 
 def refusal(experiment: Experiment, values: Values | None = None) -> str:

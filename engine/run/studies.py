@@ -155,6 +155,13 @@ class Studies:
         facts = {"id": id, "kind": study.kind, "state": state, "why": why, "title": study.title}
         return {**facts, **counts, "marks": marks(known), **study.summary(known)}
 
+    def point(self, id: str, number: int) -> Point:
+        """One point that a study has measured. Raises Refusal for one that is not known."""
+        known = self.active[id].snapshot() if id in self.active else self.table.known(id)[0]
+        if number not in known:
+            raise Refusal("This point is not known.", "Wait until it has been measured.")
+        return known[number].point
+
     def _read(self, row: Values) -> Study:
         try:
             return self.kinds[row["kind"]].from_dict(row["study"])

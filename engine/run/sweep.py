@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from engine.refusal import Refusal
 from engine.run.marks import REPEAT, SPEED, best, drifted, marks
-from engine.run.study import DONE, Known, Point, Study, Values, changed, few_loads, lease
+from engine.run.study import DONE, Known, Point, Study, Values, changed, few_loads, lease, refused
 from engine.spec import Experiment
 
 MOST = 256
@@ -40,6 +40,7 @@ class Axis:
     def said(self, value: Any) -> str:
         """A value in a few words, for the point that has it."""
         *_, part, name = ("", *self.address.split("."))
+        name = name.replace("_", " ")
         if isinstance(value, bool):
             return f"{name} {'on' if value else 'off'}"
         if isinstance(value, dict):
@@ -98,6 +99,13 @@ class Sweep(Study):
     def _point(self, values: Values) -> Point:
         label = ", ".join(axis.said(values[axis.address]) for axis in self.axes)
         return Point(values, changed(self.experiment, values), label)
+
+    def possible_here(self) -> Self:
+        """This sweep. Raises Refusal if this machine can run none of its points: nothing would be measured."""
+        sentences = [refused(point.experiment) for point in self.points]
+        if all(sentences):
+            raise Refusal(f"None of the points can run here: {sentences[0]}")
+        return self
 
     @property
     def title(self) -> str:

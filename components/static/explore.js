@@ -1,0 +1,97 @@
+// The board of a study: one view (JSON) at a time, with its sentence, its picture, and its points as rows.
+
+import { plotly } from "./charts.js";
+import { make, paced, spoken } from "./units.js";
+
+const DRAW_MS = 150;
+const SILENT_MS = 9000; // the server sends something every two seconds while a study runs
+
+export function mount({ element, props, watch, trigger, base }) {
+  new Board(element.querySelector(".explore") ?? element, props, watch, trigger, base);
+}
+
+class Board {
+  constructor(root, props, watch, trigger, base) {
+    Object.assign(this, { root, props, trigger, base, view: null, heard: 0 });
+    this.status = make("div", { class: "words", role: "status", "aria-live": "polite" });
+    this.bar = make("progress", { max: 1, value: 0, "aria-label": "Points measured" });
+    this.plot = make("div", { class: "picture", role: "img" });
+    this.caption = make("figcaption", {});
+    this.figure = make("figure", { hidden: true }, this.caption, this.plot);
+    this.rows = make("div", { class: "rows", tabindex: "0", "aria-label": "All points" });
+    root.replaceChildren(this.status, this.bar, this.figure, this.rows);
+    new MutationObserver(() => this.draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    new ResizeObserver(() => window.Plotly && this.plot.data && window.Plotly.Plots.resize(this.plot)).observe(this.plot);
+    watch("value", paced(() => this.pull(), DRAW_MS)); // only the newest view is drawn
+    setInterval(() => this.heal(), SILENT_MS / 3);
+    this.pull();
+  }
+
+  pull() {
+    const view = JSON.parse(this.props.value || "null");
+    if (!view) return;
+    this.heard = Date.now();
+    this.root.dataset.state = view.state;
+    const lines = view.more.filter(Boolean).map((line) => make("p", { class: "more" }, line));
+    this.status.replaceChildren(make("p", { class: "title" }, view.title), ...lines);
+    if (view.state === "refused") return;
+    this.view = view;
+    this.bar.max = view.total || 1;
+    this.bar.value = view.ended;
+    this.table();
+    this.draw();
+  }
+
+  // A connection that was lost does not say so: ask again when a running study has been silent for long.
+  heal() {
+    if (this.view?.state === "running" && Date.now() - this.heard > SILENT_MS) {
+      this.heard = Date.now();
+      this.trigger("heal", {});
+    }
+  }
+
+  table() {
+    const { columns, rows } = this.view;
+    if (!rows.length) return this.rows.replaceChildren();
+    const head = make("tr", {}, make("th", {}, "Configuration"), ...columns.map((one) => make("th", { title: one.definition, class: one.wide ? "wide" : null }, one.title)));
+    this.rows.replaceChildren(make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows.map((row) => this.row(row)))));
+  }
+
+  row(row) {
+    const name = make("button", { type: "button", title: "Put this configuration into the form", onclick: () => this.trigger("point", { number: row.number }) }, row.label);
+    if (row.why) return make("tr", { class: "lost" }, make("td", {}, name), make("td", { colspan: this.view.columns.length }, row.why));
+    const cells = this.view.columns.map((one, place) => make("td", { class: one.wide ? "wide" : null }, spoken(row.values[place], one.unit)));
+    return make("tr", { class: row.front ? "front" : null }, make("td", {}, name), ...cells);
+  }
+
+  async draw() {
+    const figure = this.view?.figure;
+    this.figure.hidden = !figure;
+    if (!figure) return;
+    await plotly(this.base);
+    this.caption.textContent = figure.layout.meta.title;
+    this.plot.setAttribute("aria-label", figure.layout.meta.title);
+    this.colours(figure);
+    await window.Plotly.react(this.plot, figure.data, figure.layout, { displayModeBar: false, responsive: false });
+    this.plot.removeAllListeners("plotly_click");
+    this.plot.on("plotly_click", ({ points }) => {
+      const number = points[0]?.customdata?.[0];
+      if (Number.isInteger(number)) this.trigger("point", { number });
+    });
+  }
+
+  colours({ data, layout }) {
+    const style = getComputedStyle(this.root);
+    const read = (name) => style.getPropertyValue(name).trim();
+    for (const trace of data) {
+      const colour = read(trace.meta.colour);
+      trace.marker = { ...trace.marker, color: colour };
+      if (trace.type === "scatter") trace.line = { ...trace.line, color: colour };
+      if (trace.error_y) trace.error_y = { ...trace.error_y, color: read("--ink-2") };
+      trace.textfont = { color: read("--ink-2"), size: 11 };
+    }
+    layout.font = { ...layout.font, color: read("--ink-2") };
+    for (const axis of [layout.xaxis, layout.yaxis]) Object.assign(axis, { gridcolor: read("--rule"), linecolor: read("--rule") });
+    layout.hoverlabel = { bgcolor: read("--card"), bordercolor: read("--rule"), font: { color: read("--ink") }, align: "left" };
+  }
+}
