@@ -9,8 +9,6 @@ from engine.commands import ERR, OUT, flat, json_flag
 from engine.measure.machine import machine
 from engine.run import probing
 
-BUSY = 0.1
-"""From this share of the processor on, what others do shows in the figures."""
 TITLES = {
     "system": "system", "processor": "processor", "cores": "cores", "caches": "caches of a core, bytes",
     "instructions": "instructions", "memory_bytes": "memory, bytes", "gpus": "GPUs", "compiler": "compiler",
@@ -46,7 +44,7 @@ def _measured(figures: dict[str, Any] | None) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     when = f"{datetime.fromtimestamp(figures['created']):%Y-%m-%d %H:%M}"
     caution = ""
-    if figures["others"] > BUSY:
+    if figures["others"] > probing.BUSY:
         caution = f" Other programs had {figures['others']:.0%} of the processor then: measure again when it is quiet."
     return "\n".join(["", *lines, f"Measured in {figures['seconds']:.1f} s on {when}.{caution}"])
 

@@ -27,6 +27,9 @@ LIVE = 1.6
 SCORES = 5.3
 """Copies of a layer's score matrix that eager attention has at once: raw, masked, its softmax in float32, narrowed."""
 WINDOW_SLACK = 64
+"""Places that a windowed cache has beyond its window."""
+ON_GPU_LAYERS = 2
+"""Layers whose keys and values are on the GPU at once when the cache is offloaded."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def fit(plan: Plan, shape: Architecture, use: Use, process: float | None, room: 
     plain = weight_bytes(shape, replace(how, weight=how.plain)) if plan.quantization else weights
     copies, ranks = plan.replicas, plan.tensor_parallel
     if plan.device == "cuda":
+        kv *= min(1.0, ON_GPU_LAYERS / max(1, shape.layers)) if plan.offload else 1.0
         peak = weights / ranks + kv / ranks + workspace
         return Fit(
             weights / ranks, kv / ranks, workspace, CONTEXT, peak + CONTEXT, weights / ranks + CONTEXT, room, "cuda"

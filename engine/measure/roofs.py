@@ -11,6 +11,7 @@ from engine.home import home
 from engine.plan import Plan
 
 VERSION = 1
+NEEDED = {"version", "created", "devices", "others", "seconds"}
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,13 @@ def measured(here: Any) -> dict[str, Any] | None:
         figures = json.loads(place(here).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return figures if isinstance(figures, dict) and figures.get("version") == VERSION else None
+    whole = isinstance(figures, dict) and NEEDED <= figures.keys() and figures["version"] == VERSION
+    return figures if whole else None
 
 
 def keep(here: Any, figures: dict[str, Any]) -> dict[str, Any]:
     """Write figures as engine.measure.probe makes them; the file is put in place whole. Raises OSError."""
-    kept = {"version": VERSION, "created": time.time(), **figures}
+    kept = {"created": time.time(), **figures, "version": VERSION}
     path = place(here)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".part")

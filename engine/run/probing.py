@@ -21,20 +21,28 @@ from engine.run.child import ROOT, environment
 PROBE_S = 120.0
 """A probe takes some eight seconds; one that takes this long will not end."""
 RUNNING = threading.Lock()
+BUSY, AGAIN_S = 0.1, 3600.0
+"""From this share of the processor on, what others do shows in the figures: a run this much later measures again."""
 FAILED: list[str] = []
 """Why it failed in this process, so that not every run tries again."""
 log = logging.getLogger("pitlane.probe")
 
 
 def needed() -> bool:
-    """Whether this machine has not been measured yet, and nothing speaks against it."""
-    return not FAILED and measured(machine()) is None
+    """Whether this machine has not been measured yet, or some time ago while others used it."""
+    known = measured(machine())
+    if FAILED or known is None:
+        return not FAILED
+    return known["others"] > BUSY and time.time() - known["created"] > AGAIN_S
 
 
 def attempt(stopped: Callable[[], bool]) -> None:
-    """Measure, and only say so in the log where that fails."""
+    """Measure, and only say so in the log where that fails. Of two disturbed measurements the quieter one is kept."""
+    known = measured(machine())
     try:
-        probe(stopped)
+        found = probe(stopped)
+        if known and known["others"] < found["others"]:
+            keep(machine(), {**known, "created": found["created"]})
     except (Refusal, OSError) as error:
         if not stopped():
             FAILED.append(str(error))

@@ -59,6 +59,8 @@ def test_quantized_weights_are_loaded_whole_first():
 
 def test_a_gpu_holds_weights_cache_and_context_only():
     cuda = fit(replace(PLAN, device="cuda", dtype="bfloat16"), SHAPE, USE, PROCESS, room=80e9)
+    away = fit(replace(PLAN, device="cuda", dtype="bfloat16", offload=True), SHAPE, USE, PROCESS)
+    assert away.kv == cuda.kv * 2 / 30
     assert cuda.peak == cuda.weights + cuda.kv + cuda.workspace + CONTEXT and cuda.fits
 
 

@@ -1,6 +1,7 @@
 """The machine measured: figures that a machine can have, kept once, and a run that goes on where that fails."""
 
 import json
+import time
 
 import psutil
 import pytest
@@ -9,7 +10,7 @@ from engine.commands import machine as command
 from engine.measure import probe
 from engine.measure.counters import counters
 from engine.measure.machine import machine
-from engine.measure.roofs import fingerprint, keep, measured, place
+from engine.measure.roofs import VERSION, fingerprint, keep, measured, place
 from engine.refusal import Refusal
 from engine.run import probing
 
@@ -42,7 +43,9 @@ def test_a_damaged_file_counts_as_not_measured(home):
     assert measured(machine()) is None
     place(machine()).write_text('{"version": 0}')
     assert measured(machine()) is None
-    keep(machine(), {"devices": {}})
+    place(machine()).write_text(json.dumps({"version": VERSION, "devices": {}}))
+    assert measured(machine()) is None
+    keep(machine(), {"devices": {}, "others": 0.0, "seconds": 8.0})
     assert measured(machine())["devices"] == {}
 
 
@@ -70,6 +73,19 @@ def test_a_probe_that_is_stopped_ends_its_process(home, monkeypatch):
     monkeypatch.setattr(probing.sys, "executable", str(slow))
     probing.attempt(lambda: noted.exists() and bool(noted.read_text()))
     assert not psutil.pid_exists(int(noted.read_text())) and probing.needed()
+
+
+def test_a_disturbed_measurement_is_repeated_later_and_the_quieter_one_kept(home, monkeypatch):
+    quiet, loud = ({"devices": {}, "others": share, "seconds": 8.0} for share in (0.3, 0.8))
+    keep(machine(), {**quiet, "created": time.time()})
+    assert not probing.needed()
+    keep(machine(), {**quiet, "created": time.time() - 2 * probing.AGAIN_S})
+    assert probing.needed()
+    monkeypatch.setattr(probing, "_figures", lambda stopped: loud)
+    probing.attempt(lambda: False)
+    assert measured(machine())["others"] == 0.3 and not probing.needed()
+    keep(machine(), {"devices": {}, "others": 0.0, "seconds": 8.0, "created": 0.0})
+    assert not probing.needed()
 
 
 def test_threads_are_tried_from_one_to_all():
