@@ -13,6 +13,9 @@ TITLES = {
     "other": "Program and libraries",
 }
 
+ALIKE = 0.01
+"""Totals that differ by less are called equal."""
+
 
 def of(result: dict[str, Any]) -> dict[str, Any] | None:
     """JSON-ready: `parts` from the bottom upwards, and for each lane its peak, its timeline and its prediction.
@@ -55,6 +58,9 @@ def _sentence(names: list[str], lanes: list[dict[str, Any] | None]) -> str:
     share = first["peak"][largest] / first["total"]
     said = f"At its peak lane {name} holds {_size(first['total'])}, {share:.0%} of it {TITLES[largest].lower()}."
     for other, lane in others:
+        if abs(lane["total"] - first["total"]) < ALIKE * first["total"]:
+            said += f" Lane {other} holds as much."
+            continue
         part = max(PARTS, key=lambda one: abs(lane["peak"][one] - first["peak"][one]))
         change, all_in_all = lane["peak"][part] - first["peak"][part], lane["total"] - first["total"]
         said += f" Lane {other} holds {_size(abs(all_in_all))} {'less' if all_in_all < 0 else 'more'}"

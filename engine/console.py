@@ -39,7 +39,8 @@ class Bars:
         line.see(event)
         if isinstance(event, Step):
             rate = output_tok_per_s(line)
-            text = f"round {(record.round or 0) + 1} of {self.experiment.rounds}  {rate or 0:6.1f} tok/s"
+            number = (record.round or 0) + 1
+            text = f"round {number} of {max(number, self.experiment.rounds)}  {rate or 0:6.1f} tok/s"
             self.progress.update(self.tasks[record.lane], completed=line.output_tokens, description=text)
         elif isinstance(event, Phase):
             self.progress.update(self.tasks[record.lane], description=phase_text(event))

@@ -4,7 +4,7 @@ import { make, spoken, swatch } from "./units.js";
 
 const NS = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT] = [600, 130];
-const TINT = { weights: 72, kv: 100, activations: 46, slack: 20, graphs: 58 };
+const TINT = { weights: 72, kv: 100, activations: 46, slack: 30, graphs: 58 };
 const STYLE = `
 .memory-stack { margin: 0; padding: 10px 14px 12px; background: var(--card); border: 1px solid var(--rule); border-radius: var(--radius); box-shadow: var(--shadow); }
 .memory-stack figcaption { font-size: 13.5px; display: flex; gap: 10px; align-items: baseline; flex-wrap: wrap; margin-bottom: 6px; }

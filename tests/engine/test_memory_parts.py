@@ -2,7 +2,6 @@
 
 import pytest
 
-from components.memory_stack import of
 from engine.event import Memory, Record, Request, Step
 from engine.measure.machine import machine
 from engine.measure.memory import free_in_allocator, resident, sample
@@ -62,19 +61,6 @@ def test_a_timeline_begins_with_the_turn_and_keeps_its_highest_sample():
 def test_the_typical_turn_is_the_one_of_median_length():
     found = stack({0: turn(2, 1.0), 1: turn(2, 5.0), 2: turn(2, 2.0)})
     assert found["timeline"]["seconds"][-1] == 2.0 and found["parts"]["kv"] == 1
-
-
-def test_the_picture_compares_lanes_on_one_height_with_the_prediction():
-    lanes = [
-        {"name": name, "memory": {**stack({0: turn(4)}), "predicted": predicted}}
-        for name, predicted in (("A", {"weights": 600, "kv": None, "other": 500}), ("B", None))
-    ]
-    lanes[1]["memory"]["parts"] = {**lanes[1]["memory"]["parts"], "weights": 250}
-    drawn = of({"lanes": [*lanes, {"name": "C", "memory": {"peak_bytes": 5}}]})
-    assert drawn["lanes"][0]["predicted"] == drawn["most"] == 1100 and drawn["lanes"][1]["predicted"] is None
-    assert [part["name"] for part in drawn["parts"]] == ["weights", "kv", "activations", "other"]
-    assert drawn["lanes"][2] is None and "mostly in weights" in drawn["sentence"]
-    assert of({"lanes": [{"name": "C", "memory": {}}]}) is None
 
 
 def test_a_sample_tells_the_peak_since_the_one_before():
