@@ -44,7 +44,7 @@ def measured(here: Any) -> dict[str, Any] | None:
         figures = json.loads(place(here).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    whole = isinstance(figures, dict) and NEEDED <= figures.keys() and figures["version"] == VERSION
+    whole = isinstance(figures, dict) and figures.keys() >= NEEDED and figures["version"] == VERSION
     return figures if whole else None
 
 
