@@ -32,8 +32,8 @@ def do(parsed: argparse.Namespace) -> int:
     if parsed.json:
         OUT.print_json(json.dumps(found))
     else:
-        known_speed = any(one.get("tok_per_s") for one in found.values())
-        listing(parsed, [_row(name, one) for name, one in found.items()], FOOT if known_speed else UNMEASURED)
+        foot = FOOT if machine().to_dict()["measured"] else UNMEASURED
+        listing(parsed, [_row(name, one) for name, one in found.items()], foot)
     return 0 if all(one.get("fit", {}).get("fits") for one in found.values()) else 1
 
 

@@ -1,10 +1,12 @@
 """Will it fit: predicted bytes, the refusal with the next smaller setting, and the estimate on the command line."""
 
 import json
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
 
+from engine.commands import estimate as command
 from engine.measure import estimate as forecasts
 from engine.measure.ceiling import Use
 from engine.measure.estimate import asked, estimate, refuse
@@ -120,3 +122,17 @@ def test_an_estimate_is_ready_for_json_and_says_unknown_as_none():
 
 def test_sizes_are_said_as_people_say_them():
     assert (size(1_080_000_000), size(269_030_016)) == ("1.1 GB", "269 MB")
+
+
+def test_the_command_tells_every_lane_and_why_one_is_not_told(capsys, monkeypatch):
+    def told(preset: str, *changes: str, plain: bool = True) -> tuple[int, str]:
+        done = command.do(Namespace(preset=preset, assignments=list(changes), json=not plain))
+        return done, capsys.readouterr().out
+
+    monkeypatch.setattr(forecasts, "room", lambda *_: 2e9)
+    done, said = told("does-16-bit-pay")
+    assert done == 0 and "538 MB" in said and "269 MB" in said and said.count("yes, of 2.0 GB") == 2
+    done, said = told("does-16-bit-pay", "model=qwen3-4b")
+    assert done == 1 and "no, needs" in said
+    done, said = told("does-16-bit-pay", "model=someone/somewhere", plain=False)
+    assert done == 1 and "is known once it is here" in json.loads(said)["A"]["why"]
