@@ -9,7 +9,7 @@ const PAUSE_MS = 300;
 const STYLE = `
 .history li { display: grid; grid-template-columns: auto minmax(0, 1fr); align-items: start; column-gap: 8px; }
 .history li.none { display: block; }
-.history li input { margin: 10px 0 0; padding: 0; width: 15px; height: 15px; accent-color: var(--ink); }
+.history li input { margin: 10px 0 0; padding: 0; width: 15px; height: 15px; appearance: auto !important; accent-color: var(--ink); }
 .history .notice { margin: 6px 0 0; padding: 6px 10px; border-radius: 8px; background: var(--warn-well); color: var(--warn); font-size: 13px; }
 .history .chosen { display: flex; flex-wrap: wrap; gap: 4px 6px; align-items: center; font-size: 12.5px; color: var(--ink-2); margin: 6px 0 0; }
 .history .chosen button { border: 1px solid var(--rule); background: var(--card); color: var(--ink); border-radius: 8px; padding: 4px 9px; font: inherit; cursor: pointer; }

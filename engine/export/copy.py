@@ -82,7 +82,11 @@ def _checked(run: Any, owner: str) -> tuple[dict[str, Any], list[Record]]:
         records = [Record.parse(line) for line in sound.records]
     except (ValidationError, ValueError, KeyError, TypeError):
         raise Refusal("A run in this export is not as Pitlane writes it.", AGAIN) from None
-    Experiment.read(sound.experiment)
+    try:
+        Experiment.read(sound.experiment)
+    except Refusal as refusal:
+        why = f"Run {sound.id[:8]} has a setup that this version does not know: {refusal.why}"
+        raise Refusal(why, "Import it with the version that wrote it.") from None
     row = sound.model_dump(exclude={"records"})
     return {**row, **{name: json.dumps(row[name]) for name in PARTS}, "owner": owner}, records
 

@@ -61,7 +61,9 @@ def compare(columns: Sequence[Column]) -> dict[str, Any]:
 
 def addresses(value: Any, before: str = "") -> Iterator[tuple[str, Any]]:
     """Every leaf of plain data by its dotted address; an empty table is one."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    inner = (
+        [*value.items()] if isinstance(value, dict) else [*enumerate(value)] if isinstance(value, list | tuple) else []
+    )
     if not inner:
         yield before, "on" if value == {} else value
     for name, part in inner:
