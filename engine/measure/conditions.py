@@ -38,7 +38,7 @@ class Watch:
     def __init__(self, group: bool = False, gpus: int = 0):
         self.group = group
         self.gauges = gauges(gpus) if gpus else []
-        self.cores = os.sched_getaffinity(os.getppid() if group else 0)
+        self.cores = _cores(os.getppid() if group else 0)
         self.since = time.time()
         self.start = time.perf_counter()
         self.before = self._count()
@@ -126,6 +126,11 @@ def throttles(root: Path = CPUS) -> int | None:
         with suppress(OSError, ValueError):
             counts.append(int(path.read_text()))
     return sum(counts) if counts else None
+
+
+def _cores(pid: int) -> set[int]:
+    """The cores that a process may use; 0 is this one."""
+    return os.sched_getaffinity(pid) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def _processor_time(process: psutil.Process) -> float:
