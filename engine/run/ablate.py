@@ -67,12 +67,12 @@ class Ablation(Study):
 
     def total(self, known: Known) -> int:
         lost = self._lost(known)
-        every = range(len(self.points) * self.passes)
+        every = range(len(self.points) * self._turns(known))
         return sum(number in known or self._at(number)[0] not in lost for number in every)
 
     def following(self, known: Known) -> tuple[int, Point] | None:
         lost = self._lost(known)
-        for number in range(len(self.points) * self.passes):
+        for number in range(len(self.points) * self._turns(known)):
             config, point = self._at(number)
             if number not in known and config not in lost:
                 return number, point
@@ -82,6 +82,12 @@ class Ablation(Study):
         turn, place = divmod(number, len(self.points))
         return self.points[-1 - place if turn % 2 else place]
 
+    def _turns(self, known: Known) -> int:
+        """A pass in which a round was withdrawn is made up for by another, up to half as many as were asked for."""
+        ends = ((number // len(self.points), entry.outcome) for number, entry in known.items())
+        spoiled = {turn for turn, found in ends if found.state == DONE and not found.value(self.axis)}
+        return self.passes + min(len(spoiled), self.passes // 2)
+
     def _lost(self, known: Known) -> dict[Config, str]:
         """Configurations that could not run, with the sentence."""
         ends = ((number, entry.outcome) for number, entry in known.items())
@@ -89,7 +95,7 @@ class Ablation(Study):
 
     def rates(self, known: Known) -> dict[Config, list[float | None]]:
         """Speed of each configuration in each pass: the axis' value, or 1 over it where less is better."""
-        every: dict[Config, list[float | None]] = {config: [None] * self.passes for config, _ in self.points}
+        every: dict[Config, list[float | None]] = {config: [None] * self._turns(known) for config, _ in self.points}
         for number, entry in known.items():
             if value := entry.outcome.value(self.axis):
                 speed = value if AXES[self.axis].better == "higher" else 1 / value
