@@ -84,7 +84,7 @@ def test_a_real_worker_tells_its_parts(tiny_model):
     finally:
         pool.close()
     held = result(experiment, machine().to_dict(), records)["lanes"][0]["memory"]
-    assert held["parts"]["weights"] == held["weights_bytes"] > 0 and held["parts"]["kv"] == held["kv_bytes"] > 0
+    assert held["parts"]["weights"] == held["weights_bytes"] > 0 and 0 < held["parts"]["kv"] <= held["kv_bytes"]
     assert held["parts"]["other"] > 0.7 * held["peak_bytes"]
     assert sum(held["parts"].values()) == held["peak_bytes"]
     assert held["timeline"]["seconds"][-1] > 0
