@@ -66,7 +66,7 @@ def _row(result: dict[str, Any], row: tuple[str, ...], judged: dict[tuple[str, s
     first, cells = found[0].get(key), []
     for lane, facts in zip(result["lanes"], found, strict=True):
         value, verdict = facts.get(key), judged.get((key, lane["name"]), {})
-        plain = value / first if value and first and lane is not result["lanes"][0] else None
+        plain = value / first if value and first and not verdict and lane is not result["lanes"][0] else None
         cells.append(
             {
                 "value": value,

@@ -94,11 +94,17 @@ def table(result: dict[str, Any]) -> str:
     """Markdown: one column for each lane, ratios against the first, then the verdicts' sentences."""
     lanes = result["lanes"]
     rows = [["", *(f"Lane {lane['name']}" for lane in lanes)]]
+    alone = {v["lane"] for v in result["verdicts"] if not v["pairs"]}
+
+    def base(lane: dict[str, Any]) -> dict[str, Any]:
+        """The lane to which this one is compared: itself where no pair of rounds can be used."""
+        return lane if lane["name"] in alone else lanes[0]
+
     rows.append(["What is on", *(badges(lane["lane"]) for lane in lanes)])
     rows.append(["Status", *(_status(lane) for lane in lanes)])
     for name, metric in METRICS.items():
         if any(lane["metrics"].get(name) is not None for lane in lanes):
-            rows.append([f"{metric.title}, {metric.unit}", *(_cell(lane, lanes[0], name) for lane in lanes)])
+            rows.append([f"{metric.title}, {metric.unit}", *(_cell(lane, base(lane), name) for lane in lanes)])
     for row in FIGURES:
         if any(row.read(lane) is not None for lane in lanes):
             rows.append([f"{row.title}, {row.unit}", *(_loss(row.read(lane)) for lane in lanes)])

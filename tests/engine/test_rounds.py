@@ -2,6 +2,8 @@
 
 import pytest
 
+from components.summary import summary
+from engine.console import table
 from engine.event import Conditions, Finished, Record, Request, Step
 from engine.measure.machine import machine
 from engine.measure.result import result
@@ -55,6 +57,8 @@ def test_with_nothing_left_the_figures_stay_and_nothing_is_compared():
     assert (verdict["pairs"], verdict["ratio"], verdict["word"]) == (0, None, "cannot tell")
     assert verdict["sentence"].startswith("Every round was withdrawn, so nothing is compared")
     assert found["lanes"][0]["metrics"]["tpot_ms"] == pytest.approx(200)
+    shown = {row["key"]: row["cells"][1] for row in summary(found, "done")["rows"]}
+    assert shown["tpot_ms"]["value"] and shown["tpot_ms"]["ratio"] is None and "×)" not in table(found)
 
 
 def test_the_gpu_clock_is_compared_over_the_rounds_of_a_lane():
