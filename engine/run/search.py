@@ -203,7 +203,8 @@ def amount(axis: str, value: float | None) -> str:
 
 def _short(axis: str) -> str:
     title = AXES[axis].title
-    return title.partition("(")[2].rstrip(")") or title.lower()
+    lower = title[:1].lower() + title[1:] if title[1:2].islower() else title
+    return title.partition("(")[2].rstrip(")") or lower
 
 
 def _key(values: Values) -> str:
