@@ -1,6 +1,6 @@
 """Ceiling: what a lane asks of the machine in each phase, told by its plan before a run and by its turns after it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
@@ -125,22 +125,26 @@ def ceiling(effective: dict[str, Any], lines: Sequence[Timeline], figures: dict[
     if not plan or not plan.shape or not use:
         return {"prefill": None, "decode": None}
     how, roofs = found(plan, plan.shape, effective), roof(figures, plan)
-    kv = effective.get("kv") or {}
-    rows = plan.batch if plan.batch > 1 else 1
-    places = kv["tokens"] / min(rows, max(1, round(use.together))) if kv.get("kind") == "static" else None
-    launches = None if plan.compile and plan.device == "cpu" else (effective.get("launches") or {}).get("calls")
-    eager = None if plan.compile or plan.graph or use.guesses else launches
+    reading, writing = prefill(plan, plan.shape, how, use), decode(plan, plan.shape, how, use, _room(effective, use))
+    started = None if plan.compile and plan.device == "cpu" else (effective.get("launches") or {}).get("calls")
+    alike = not (plan.compile or plan.graph or use.guesses)  # only then a prompt starts what a step starts
     queued = any(line.terms.open_loop for line in lines) or (plan.continuous and use.rows > 1)
-    waits = [value for line in lines if (value := ttft_ms(line)) is not None]
-    gaps = [value for line in lines if (value := tpot_ms(line)) is not None]
-    first = median(waits) if waits and not queued else None
-    gap = median(gaps) if gaps else None
+    first, gap = None if queued else _median(ttft_ms, lines), _median(tpot_ms, lines)
     return {
-        "prefill": entry(prefill(plan, plan.shape, how, use), roofs, how.arithmetic, 1, first, eager),
-        "decode": entry(decode(plan, plan.shape, how, use, places), roofs, how.arithmetic, use.tokens, gap, launches)
-        if gap
-        else None,
+        "prefill": entry(reading, roofs, how.arithmetic, 1, first, started if alike else None),
+        "decode": entry(writing, roofs, how.arithmetic, use.tokens, gap, started) if gap else None,
     }
+
+
+def _room(effective: dict[str, Any], use: Use) -> float | None:
+    """Places of a static cache for each request, as they were read back; None for other caches."""
+    kv = effective.get("kv") or {}
+    return kv["tokens"] / max(1, round(use.together)) if kv.get("kind") == "static" else None
+
+
+def _median(metric: Callable[[Timeline], float | None], lines: Sequence[Timeline]) -> float | None:
+    values = [value for line in lines if (value := metric(line)) is not None]
+    return median(values) if values else None
 
 
 def predicted(plan: Plan, shape: Architecture, use: Use, figures: dict[str, Any] | None) -> dict[str, Any]:
