@@ -27,7 +27,7 @@ def of(result: dict[str, Any]) -> dict[str, Any] | None:
 
 def _lane(lane: dict[str, Any]) -> dict[str, Any] | None:
     quality = lane.get("quality")
-    if not quality or quality.get("why"):
+    if not quality or not any(quality.get(part) for part in PARTS):
         return quality and {"why": quality["why"]}
     parts = [_part(lane, part, quality[part]) for part in PARTS if quality.get(part)]
     earlier = [quality[part]["read"] for part in PARTS if quality.get(part, {}).get("earlier")]

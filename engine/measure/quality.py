@@ -66,9 +66,8 @@ def price(lane: dict[str, Any]) -> str:
     quality = lane.get("quality")
     if not quality:
         return ""
-    if quality.get("why"):
+    if not (text := quality.get("text")):
         return f" What lane {lane['name']} loses is unknown: {quality['why']}"
-    text = quality["text"]
     return (
         f" Lane {lane['name']} is at a KL divergence of {nats(text['kl_mean'])} from {quality['reference']}: "
         f"it prefers the same next token at {100 * text['top1']:.0f} % of positions."

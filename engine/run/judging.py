@@ -70,25 +70,24 @@ class Judging:
         return {part: readings.key(self.plans[lane], reference, weights, text) for part, text in texts.items()}
 
     def _figures(self, reference: Lane, plan: Plan, lossy: list[int]) -> Generator[Record, None, dict[int, Figures]]:
-        """The figures of each lane, from earlier readings where there are, or why there are none."""
+        """The parts of each lane, from earlier readings where there are; a sentence `why` where one is missing."""
         keys = {lane: self._keys(lane, plan) for lane in lossy}
-        found = {lane: {part: readings.known(key) for part, key in keys[lane].items()} for lane in lossy}
-        missing = {part for known in found.values() for part, figures in known.items() if not figures}
-        if missing and self.run.cancelled.is_set():
-            return {lane: {"why": "It was stopped before its predictions were compared."} for lane in lossy}
-        todo = [lane for lane in lossy if not all(found[lane].values())]
-        if not todo:
-            return found
+        found = {lane: _known(names) for lane, names in keys.items()}
+        todo = [lane for lane in lossy if len(found[lane]) < len(keys[lane])]
+        missing = {part for lane in todo for part in keys[lane].keys() - found[lane].keys()}
         with place() as folder:
             command = {
                 "folder": str(folder),
                 "text": TEXT if "text" in missing else "",
                 "answers": self.answers if "prompt" in missing else [],
             }
-            ready = yield from self.questions.ask(todo[0], reference, {"do": "keep", **command})
+            ready: Finished | Failed = Failed(time.perf_counter(), "It was stopped before.", "", "cancelled")
+            if todo and not self.run.cancelled.is_set():
+                ready = yield from self.questions.ask(todo[0], reference, {"do": "keep", **command})
             for lane in todo:
-                own = yield from self._compared(lane, ready, command)
-                found[lane] = own if "why" in own else self._kept(found[lane], keys[lane], own)
+                fresh = yield from self._compared(lane, ready, command)
+                kept = {part: readings.keep(keys[lane][part], fresh[part]) for part in keys[lane] if part in fresh}
+                found[lane] |= fresh | kept
         return found
 
     def _compared(
@@ -99,8 +98,10 @@ class Judging:
         end = yield from self.questions.ask(lane, self.run.lanes[lane], {"do": "compare", **command})
         return {"why": f"It could not be read. {end.why}"} if isinstance(end, Failed) else end.effective
 
-    def _kept(self, known: Figures, keys: dict[str, str], fresh: Figures) -> Figures:
-        return known | {part: readings.keep(keys[part], figures) for part, figures in fresh.items()}
+
+def _known(keys: dict[str, str]) -> Figures:
+    """The parts that were read before."""
+    return {part: figures for part, key in keys.items() if (figures := readings.known(key))}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from components.summary import summary
 from engine.event import Judged
 from engine.measure.fate import TIE, fate, fault, parting
 from engine.measure.machine import machine
@@ -44,8 +45,8 @@ def pool():
     pool.close()
 
 
-def judged(folder, pool: Pool, tokens: int = 200, **opts) -> tuple[dict, dict]:
-    """Lane B with `opts` beside a plain lane A, both in bfloat16: B's entry of the result, and the verdict."""
+def judged(folder, pool: Pool, tokens: int = 200, **opts) -> tuple[dict, dict, str]:
+    """Lane B with `opts` beside a plain lane A, both in bfloat16: its entry, the verdict, its warning on the page."""
     wanted = Experiment.read(
         {
             "model": str(folder),
@@ -58,18 +59,18 @@ def judged(folder, pool: Pool, tokens: int = 200, **opts) -> tuple[dict, dict]:
     found = result(wanted, machine().to_dict(), records)
     asked = [r.event.values for r in records if isinstance(r.event, Judged) and "equality" in r.event.values]
     assert len(asked) <= 1
-    return found["lanes"][1], found["verdicts"][0]
+    return found["lanes"][1], found["verdicts"][0], summary(found, "done")["lanes"][1]["unmet"]
 
 
 def test_a_tie_that_16_bits_flip_is_no_fault(folder, pool):
-    lane, verdict = judged(folder, pool, attention={"kernel": "eager"})
+    lane, verdict, warning = judged(folder, pool, attention={"kernel": "eager"})
     equality = lane["equality"]
     assert equality["identical"] is False
     assert equality["float32"] == {"identical": True}
     assert 0 <= equality["margin"]["logits"] <= equality["margin"]["behind"] < 0.5
     assert 0 <= equality["margin"]["probability"] < 0.2 and len(equality["margin"]["text"]) == 2
     assert "a near-tie" in fate(equality) and "in float32 both write the same" in fate(equality)
-    assert "should have written" not in verdict["sentence"], "the comparison stands"
+    assert "should have written" not in verdict["sentence"] and not warning, "the comparison stands"
     place = equality["parted"][equality["request"]]
     assert place["token"] == equality["first_divergence"]
     assert lane["text"][equality["request"]][: place["character"]]
@@ -81,22 +82,22 @@ def test_a_planted_bug_is_a_fault_and_the_verdict_is_withdrawn(folder, monkeypat
 
     monkeypatch.setattr(pools, "launch", planted)
     own = Pool()
-    lane, verdict = judged(folder, own, 40, kv_cache={"kind": "static"})
+    lane, verdict, warning = judged(folder, own, 40, kv_cache={"kind": "static"})
     own.close()
     checked = lane["equality"]["float32"]
     assert checked["identical"] is False and checked["margin"]["behind"] > TIE
     assert verdict["word"] == "cannot tell" and "not compared" in verdict["sentence"]
-    assert "a real difference, not rounding" in verdict["sentence"]
+    assert "a real difference, not rounding" in verdict["sentence"] and "a real difference" in warning
 
 
 def test_without_the_bug_the_same_lanes_write_the_same(folder, pool):
-    lane, verdict = judged(folder, pool, 40, kv_cache={"kind": "static"})
+    lane, verdict, _ = judged(folder, pool, 40, kv_cache={"kind": "static"})
     assert lane["equality"]["identical"] or lane["equality"]["float32"]["identical"]
     assert "should have written" not in verdict["sentence"]
 
 
 def test_a_lossy_lane_is_expected_to_part(folder, pool):
-    lane, _ = judged(folder, pool, 120, kv_window={"window": 16, "sinks": 0})
+    lane, *_ = judged(folder, pool, 120, kv_window={"window": 16, "sinks": 0})
     assert lane["equality"]["expected"] and "as is to be expected" in fate(lane["equality"])
 
 
