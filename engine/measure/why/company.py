@@ -99,7 +99,8 @@ def replicas(pair: Pair) -> Finding | None:
         f"{count} workers wrote side by side where {other.name} had {before}, and a step took {times(longer)} as long"
         f"{'' if word == 'faster' else ': they draw on the same memory'}."
     )
-    return Finding("replicas", sentence, {"workers": count, "over_workers": before, "longer": longer}, word)
+    evidence = {"workers": count, "over_workers": before, "step_ms": mine.step_ms, "over_step_ms": other.step_ms}
+    return Finding("replicas", sentence, evidence, word)
 
 
 def _workers(side: Side) -> int:

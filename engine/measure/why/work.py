@@ -7,7 +7,7 @@ from engine.measure.why.evidence import Finding, Pair, Side, mb, ms, said
 KINDS = {
     "products": ("linear", "mm", "gemv", "gemm", "bmm", "cutlass", "cublas", "nvjet", "xmma", "splitk", "dot_kernel"),
     "attention": ("attention", "flash", "fmha", "sdpa", "softmax"),
-    "widening": ("_to_copy", "quant", "copy_kernel", "int8_double", "bitwise", "clamp", "_int_repr"),
+    "widening": ("_to_copy", "quant", "16_copy_kernel", "float8_copy", "bitwise", "clamp"),
     "exchange": ("all_reduce", "allreduce", "all_gather", "nccl", "c10d"),
 }
 """Kinds of operators by parts of their names, those named first deciding; everything else is small operators."""

@@ -1,0 +1,188 @@
+"""Each rule with figures made by hand: where it speaks, and next to it where it must be silent."""
+
+from typing import Any
+
+import pytest
+
+from engine.measure.why import caches, company, compiling, explain, guessing, phases, traffic, work
+from engine.measure.why.evidence import Pair, Side
+from engine.measure.why.work import kind_of
+
+
+def lane(name: str, **parts: Any) -> dict[str, Any]:
+    """A lane of a result: `ms` is its TPOT, dotted addresses are written with two underscores."""
+    made: dict[str, Any] = {
+        "name": name, "lane": {"opts": {}}, "effective": {"unmet": []}, "speculation": None, "phases": {},
+        "metrics": {"tpot_ms": parts.pop("ms", 40.0)}, "memory": {}, "rounds": [], "occupancy": {"requests": 1.0},
+    }  # fmt: skip
+    for address, value in parts.items():
+        *path, last = address.split("__")
+        place = made
+        for key in path:
+            place = place.setdefault(key, {})
+        place[last] = value
+    return made
+
+
+def pair(mine: dict[str, Any], other: dict[str, Any], **words: str) -> Pair:
+    """The verdicts' words by metric; the ratio is as the word says."""
+    ratios = {"faster": 0.5, "slower": 2.0, "same": 1.0, "cannot tell": 1.01}
+    judged = {metric: {"word": word, "ratio": ratios[word], "pairs": 8} for metric, word in words.items()}
+    return Pair(Side(mine), Side(other), judged)
+
+
+def profile(total: int, busy: float | None = None, **shares: float) -> dict[str, Any]:
+    """A profiled step: shares of its time by operator, each launched ten times."""
+    top = [{"name": name, "count": 10, "share": share} for name, share in shares.items()]
+    return {"unit": "operators", "total": total, "calls": total, "top": top, "busy_ms": busy}
+
+
+def ceiling(weights: float, share: float, bound: str = "memory") -> dict[str, Any]:
+    return {"decode": {"bytes": {"weights": weights, "kv": 0.0}, "share": share, "bound": bound}}
+
+
+def test_bytes_explain_a_faster_step_only_where_memory_is_the_limit():
+    halved = {"ms": 20.0, "ceiling": ceiling(2e8, 0.6)}
+    found = traffic.bytes_read(pair(lane("B", **halved), lane("A", ceiling=ceiling(4e8, 0.62)), tpot_ms="faster"))
+    assert "reads 200 MB instead of 400 MB" in found.sentence and "60% of what the memory allows" in found.sentence
+    starting = lane("A", ceiling=ceiling(4e8, 0.1, "overhead"))
+    assert traffic.bytes_read(pair(lane("B", **halved), starting, tpot_ms="faster")) is None
+    assert traffic.bytes_read(pair(lane("B", **halved), lane("A", ceiling=ceiling(4e8, 0.6)), tpot_ms="same")) is None
+
+
+def test_bytes_that_bring_nothing_show_as_a_lower_share_of_the_ceiling():
+    mine, other = lane("B", ceiling=ceiling(1e8, 0.15)), lane("A", ceiling=ceiling(4e8, 0.6))
+    found = traffic.bytes_wasted(pair(mine, other, tpot_ms="same"))
+    assert found.explains == "same" and "only 15%" in found.sentence
+    near = lane("B", ceiling=ceiling(1e8, 0.58))
+    assert traffic.bytes_wasted(pair(near, other, tpot_ms="same")) is None
+
+
+LIMITS = [("memory", 0.7, "reading the weights is its limit"), ("compute", 0.7, "arithmetic"),
+          ("overhead", 0.2, "starting 900")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bound", "share", "says"), LIMITS)
+def test_a_lane_by_itself_says_what_limits_it(bound, share, says):
+    alone = lane("A", ceiling=ceiling(4e8, share, bound), effective__launches=profile(900, linear=0.9))
+    assert says in traffic.limit(Side(alone)).sentence
+    assert traffic.limit(Side(lane("A"))) is None
+
+
+def test_widening_is_named_with_its_time_and_not_where_it_is_small():
+    plain = lane("A", ms=18.0, effective__launches=profile(100, linear=0.9))
+    narrow = {"effective__quantization": {"kind": "int8"}}
+    mine = lane("B", effective__launches=profile(400, int8_mixed_scaled_mm=0.4, int8_vectorwise_quant=0.5), **narrow)
+    found = work.widening(pair(mine, plain, tpot_ms="slower"))
+    assert found.explains == "slower" and "takes 20 ms of each step of 40 ms" in found.sentence
+    assert "0.2 ms less" in found.sentence
+    small = lane("B", effective__launches=profile(400, gemv_4bit=0.9, _to_copy=0.05), **narrow)
+    assert work.widening(pair(small, plain, tpot_ms="slower")) is None
+
+
+def test_on_a_gpu_what_is_left_of_a_step_is_waiting_for_the_host():
+    eager = lane("A", ms=10.0, effective__launches=profile(600, busy=3.0, gemm=0.8))
+    replayed = lane("B", ms=4.0, effective__launches=profile(600, busy=3.0, gemm=0.8))
+    found = work.time_split(pair(replayed, eager, tpot_ms="faster"))
+    assert found.evidence["kind"] == "waiting" and found.evidence["over_ms"] == pytest.approx(7.0)
+
+
+def test_a_difference_within_the_noise_of_one_profile_is_not_split():
+    mine = lane("B", ms=40.0, effective__launches=profile(100, linear=0.8))
+    other = lane("A", ms=41.0, effective__launches=profile(100, linear=0.9))
+    assert work.time_split(pair(mine, other, tpot_ms="faster")) is None
+    unseen = lane("B", ms=20.0, effective__launches=profile(100, fused=0.8))
+    assert work.time_split(pair(unseen, other, tpot_ms="faster")) is None, "its products were not seen"
+
+
+def test_names_of_operators_have_a_kind():
+    kinds = {
+        "linear": "products", "int8_mixed_scaled_mm": "products", "fused mm relu": "products", "mul": "small",
+        "fused add mean mul": "small", "_scaled_dot_product_flash_attention_for_cpu": "attention",
+        "_to_copy": "widening", "int8_vectorwise_quant": "widening", "vectorized_kernel bfloat16_copy_kernel": "widening",
+        "all_reduce": "exchange", "ncclDevKernel_AllReduce": "exchange", "direct_copy_kernel": "small",
+    }  # fmt: skip
+    assert {name: kind_of(name) for name in kinds} == kinds
+
+
+def test_a_draft_that_costs_more_than_it_gives_says_what_it_took():
+    guess = {"speculation": {"acceptance_rate": 0.3}, "rounds": [{"tokens_per_step": 2.0}], "lane__opts": {}}
+    spent = {"kind": "draft_model", "asked": 10, "draft_s": 0.6}
+    mine = lane("B", ms=60.0, effective__speculation=spent, **guess)
+    found = guessing.acceptance(pair(mine, lane("A"), tpot_ms="slower"))
+    assert "wrote 2 tokens and took 3.00× as long" in found.sentence and "60 ms of it for guessing" in found.sentence
+    assert guessing.acceptance(pair(lane("B"), lane("A"), tpot_ms="slower")) is None
+
+
+def test_requests_that_share_steps_and_one_that_is_alone():
+    shared = lane("B", ms=50.0, metrics__in_flight=4.0)
+    found = company.sharing(pair(shared, lane("A"), output_tok_per_s="faster"))
+    assert "4 requests shared a step" in found.sentence and "1.25× as long" in found.sentence
+    assert company.sharing(pair(lane("B"), lane("A"), output_tok_per_s="faster")) is None
+    single = lane("B", ms=48.0, lane__opts={"continuous_batching": {"slots": 8}}, metrics__in_flight=1.0)
+    found = company.alone(pair(single, lane("A"), output_tok_per_s="slower"))
+    assert found.explains == "slower" and "nobody to bring together" in found.sentence and "1.20×" in found.sentence
+    assert found.attempts == ({"lane.opts.continuous_batching": False},)
+    assert company.alone(pair(shared, lane("A"), output_tok_per_s="slower")) is None
+
+
+def test_empty_places_of_a_ragged_batch():
+    wasted = lane("B", occupancy={"idle": 0.42, "padding": 0.05}, lane__opts={"batching": {"size": 4}})
+    found = company.empty_places(pair(wasted, lane("A"), output_tok_per_s="faster"))
+    assert "42% of the places" in found.sentence and "padding" not in found.sentence and found.explains is None
+    full = lane("B", occupancy={"idle": 0.0, "padding": 0.02})
+    assert company.empty_places(pair(full, lane("A"), output_tok_per_s="slower")) is None
+
+
+def test_queueing_is_told_by_its_share_of_the_difference():
+    mine = lane("B", metrics__queue_ms=900.0, metrics__ttft_ms=1000.0)
+    other = lane("A", metrics__queue_ms=100.0, metrics__ttft_ms=200.0)
+    found = company.queueing(pair(mine, other, ttft_ms="slower", output_tok_per_s="slower"))
+    assert "waited 900 ms" in found.sentence and "100%" in found.sentence and found.explains == "slower"
+    read = lane("B", metrics__queue_ms=100.0, metrics__ttft_ms=1000.0)
+    assert company.queueing(pair(read, other, ttft_ms="slower")) is None
+
+
+def test_recompiles_and_what_compiling_costs():
+    again = lane("B", effective__recompiles=3)
+    found = compiling.recompiles(pair(again, lane("A"), output_tok_per_s="slower"))
+    assert "compiled 3 more steps" in found.sentence and found.explains == "slower"
+    assert compiling.recompiles(pair(lane("B", effective__recompiles=0), lane("A"))) is None
+    slow = lane("B", ms=41.0, phases__compile_s=20.0)
+    assert "do not earn that back" in compiling.payback(pair(slow, lane("A"))).sentence
+    short = lane("B", ms=30.0, phases__compile_s=20.0, rounds=[{"output_tokens": 100}])
+    assert compiling.payback(pair(short, lane("A"))).evidence["payback_tokens"] == pytest.approx(2000)
+    assert compiling.payback(pair(lane("B", ms=30.0, phases__compile_s=0.2), lane("A"))) is None
+
+
+def test_without_a_cache_a_step_reads_the_whole_text():
+    off = lane("B", ms=600.0, effective__kv={"kind": "off"}, occupancy={"prompt_tokens": 400.0, "output_tokens": 40.0})
+    kept = lane("A", effective__kv={"kind": "dynamic"})
+    found = caches.recomputing(pair(off, kept, tpot_ms="slower"))
+    assert "420 tokens on average instead of 1" in found.sentence
+    assert caches.recomputing(pair(kept, off, tpot_ms="faster")) is None
+
+
+def test_keys_and_values_are_too_small_to_show_or_not():
+    sizes = {"memory__weights_bytes": 5e8, "memory__kv_bytes": 5e6}
+    static = lane("B", effective__kv={"kind": "static"}, **sizes)
+    grown = lane("A", effective__kv={"kind": "dynamic"}, **sizes)
+    assert "1.0% of what a step reads" in caches.small_cache(pair(static, grown, tpot_ms="same")).sentence
+    assert caches.small_cache(pair(static, grown, tpot_ms="slower")) is None
+    long = lane("B", effective__kv={"kind": "static"}, memory__weights_bytes=5e8, memory__kv_bytes=2e8)
+    assert caches.small_cache(pair(long, grown, tpot_ms="same")) is None
+
+
+def test_a_difference_before_the_first_token_is_said_to_lie_there():
+    mine = lane("B", metrics__ttft_ms=300.0, metrics__e2e_ms=800.0)
+    other = lane("A", metrics__ttft_ms=700.0, metrics__e2e_ms=1200.0)
+    words = {"ttft_ms": "faster", "output_tok_per_s": "faster"}
+    assert "100% of the difference" in phases.first_token(pair(mine, other, **words)).sentence
+    later = lane("B", metrics__ttft_ms=690.0, metrics__e2e_ms=800.0)
+    assert phases.first_token(pair(later, other, **words)) is None
+
+
+def test_an_unexplained_difference_is_not_made_up():
+    found = explain(pair(lane("B", ms=20.0), lane("A"), output_tok_per_s="faster", tpot_ms="faster"))
+    assert [one.rule for one in found] == ["unknown"]
+    assert explain(pair(lane("B"), lane("A"), output_tok_per_s="cannot tell")) == []
