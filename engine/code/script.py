@@ -119,6 +119,10 @@ def _speculation(plan: Plan, workload: Workload, made: Script) -> None:
     if plan.speculation:
         GUESSING[plan.speculation["kind"]](plan, made)
         made.beyond.append("generate guesses before it has read the prompt, so its steps hold other tokens than ours.")
+        if plan.dtype != "float32":
+            made.beyond.append(
+                "In 16 bits steps of other widths round otherwise, so the text may part from the lane's."
+            )
 
 
 def _lookup(plan: Plan, made: Script) -> None:
