@@ -1,6 +1,5 @@
 """Search: the best configuration within limits, found by Optuna with far fewer runs than a grid would take."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from engine.measure.pareto import AXES
 from engine.measure.verdict import figure
 from engine.refusal import Refusal
 from engine.run.marks import SPEED
+from engine.run.neighbours import key
 from engine.run.search_space import Choice, refusal, space
 from engine.run.study import DONE, REFUSED, Known, Outcome, Point, Study, Values, changed
 from engine.run.sweep import Axis
@@ -75,10 +75,11 @@ class Limit:
 class Search(Study):
     """Proposals of Optuna's tree-structured Parzen estimator, of which only those that can run cost a run.
 
-    It starts with the lane as it is and with every change of one thing, then with the best of each together, and goes
-    on from there. Combinations that a lane refuses are told to it at no cost. `seed` makes it repeatable: a search that
-    was stopped goes on exactly where it was. Source: Optuna, Akiba et al. 2019, arXiv:1907.10902; TPE, Bergstra et al.
-    2011. Raises Refusal.
+    It starts with the lane as it is and with every change of one thing, then with the best of each together; from
+    there on the most promising change of the best so far takes turns with TPE (see engine.run.proposals).
+    Combinations that a lane refuses are told to it at no cost. `seed` makes it repeatable: a search that was stopped
+    goes on exactly where it was. Source: Optuna, Akiba et al. 2019, arXiv:1907.10902; TPE, Bergstra et al. 2011.
+    Raises Refusal.
     """
 
     kind: ClassVar[str] = "search"
@@ -118,7 +119,7 @@ class Search(Study):
     def following(self, known: Known) -> tuple[int, Point] | None:
         if len(known) >= self.total(known) or any(not entry.outcome.ended for entry in known.values()):
             return None
-        values = self._propose({_key(entry.point.values): entry.outcome for entry in known.values()})
+        values = self._propose({key(entry.point.values): entry.outcome for entry in known.values()})
         return (max(known, default=-1) + 1, self._point(values)) if values is not None else None
 
     def _propose(self, known: dict[str, Outcome]) -> Values | None:
@@ -128,7 +129,7 @@ class Search(Study):
             self.proposals = Proposals(self)
         for _ in range(ASKS + len(known)):
             values = self.proposals.ask()
-            found = known.get(_key(values))
+            found = known.get(key(values))
             if found is None:
                 return values
             self.proposals.tell(found)
@@ -205,7 +206,3 @@ def _short(axis: str) -> str:
     title = AXES[axis].title
     lower = title[:1].lower() + title[1:] if title[1:2].islower() else title
     return title.partition("(")[2].rstrip(")") or lower
-
-
-def _key(values: Values) -> str:
-    return json.dumps(values, sort_keys=True)
