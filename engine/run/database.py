@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.refusal import Refusal
 from engine.run import salvage
@@ -22,11 +22,18 @@ class Database:
 
     SQLite's write-ahead log before 3.51.3 can be damaged by two connections that write and checkpoint at the
     same moment; the file lock rules that out. A damaged file is set aside when the damage is met, what can be read
-    of it goes into a new one, and `notice` says so. `functions` are what migrations may call beside SQL's own.
+    of it goes into a new one, and `notice` says so. Subclasses name what belongs to them.
     """
 
-    def __init__(self, path: Path, migrations: tuple[str, ...], functions: Mapping[str, Callable] | None = None):
-        self.path, self.migrations, self.functions = path, migrations, functions or {}
+    migrations: ClassVar[tuple[str, ...]] = ()
+    """Append only: the database's user_version says how many of them it has seen."""
+    functions: ClassVar[Mapping[str, Callable]] = {}
+    """What migrations may call beside SQL's own."""
+    counted: ClassVar[tuple[str, ...]] = ()
+    """Tables whose rows a person knows; they are told how many of them could be read."""
+
+    def __init__(self, path: Path):
+        self.path = path
         self.notice = ""
         self.lock, self.depth = threading.RLock(), 0
         try:
@@ -154,10 +161,9 @@ class Database:
         aside = salvage.set_aside(self.path)
         self.db = self._open()
         found = salvage.copy(aside, self.db)
-        said = " and ".join(f"{count:,} {name}" for name, count in found.items() if count) or "nothing"
+        said = ", ".join(f"{found[name]:,} {name}" for name in self.counted)
         self.notice = (
-            f"The history was damaged. What could still be read is here ({said}); "
-            f"the damaged file is kept as {aside.name}."
+            f"The history was damaged. What could still be read is here: {said}. The old file is {aside.name}."
         )
         log.warning(self.notice)
 

@@ -61,8 +61,12 @@ STUDY = "study-"
 class Store(Database):
     """Runs with their events, and the results of labs. Raises Refusal if there is no history to be had."""
 
+    migrations = MIGRATIONS
+    functions = {"lanes_of": lambda experiment: _lanes_of(experiment)}
+    counted = ("runs", "labs", "studies")
+
     def __init__(self, path: Path | None = None):
-        super().__init__(path or home() / "history.db", MIGRATIONS, {"lanes_of": _lanes_of})
+        super().__init__(path or home() / "history.db")
         self.gate_file = self.path.with_name("machine.lock")
         """The file on which the processes that measure wait for each other: the page and the command line."""
 
