@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 TIE = 1e-3
-"""Logits: sums that are added in another order differ by less in float32, so a smaller lead decides nothing."""
+"""Logits: in float32 a smaller lead decides nothing.
+
+Adding in another order moved the embedded model's logits by up to 8e-5, bfloat16 by up to 0.86.
+"""
 
 Answers = dict[int, Sequence[int]]
 """Token ids of each request."""
