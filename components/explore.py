@@ -34,6 +34,8 @@ ROUNDS = 2
 COLUMNS = (SPEED, "ttft_ms", "tpot_ms", "peak", "kl")
 WIDE = ("tpot_ms",)
 """Left out on a phone."""
+VARIED, ELSE = "varied", "peak"
+"""Across stands what a sweep varies; in a search, where that is many things, the memory."""
 FIRST = "lane.opts.prompt_lookup.guesses"
 NOTHING = "nothing else"
 LISTED = "With commas between them, or 1..8."
@@ -113,8 +115,9 @@ class Explore:
     def _axes(self) -> list[Component]:
         choices = [(axis.title, name) for name, axis in AXES.items()]
         with gr.Row(elem_id="explore-axes"):
-            shown = (("Across", "peak"), ("Up", SPEED), ("Size", "ttft_ms"))
-            return [gr.Dropdown(choices, value=name, label=label) for label, name in shown]
+            across = gr.Dropdown([("What is varied", VARIED), *choices], value=VARIED, label="Across")
+            others = (("Up", SPEED), ("Size", "ttft_ms"))
+            return [across, *(gr.Dropdown(choices, value=name, label=label) for label, name in others)]
 
     def wire(
         self, owner: gr.BrowserState, tab: Component, form: list[Component], filled: list[Component], ready: Any
@@ -221,7 +224,8 @@ class Explore:
         if found["kind"] == "ablation":
             figure = self.waterfall(found["effects"], found["axis"]["title"])
         else:
-            figure = self.pareto(found["marks"], x, y, size) if found["marks"] else None
+            across = found.get("axes", [ELSE])[0] if x == VARIED else x
+            figure = self.pareto(found["marks"], across, y, size) if found["marks"] else None
         going = found["state"] == "running"
         now = f"Measured {found['ended']} of {found['total']}. Now: {', '.join(found['now']) or 'waiting'}."
         title, more = (now, [found["sentence"]] if found["ended"] else []) if going else (found["sentence"], [])

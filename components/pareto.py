@@ -1,4 +1,4 @@
-"""The points of a study over two axes of choice, a third as size, KL as a label; what another point beats is grey."""
+"""The points of a study: over two axes, where what another point beats is grey, or as lines over what was varied."""
 
 from collections.abc import Sequence
 from html import escape
@@ -13,17 +13,21 @@ SMALLEST, LARGEST = 9.0, 26.0
 """Diameters in pixels of the smallest and the largest value of the third axis."""
 TOLD = ("output_tok_per_s", "ttft_ms", "tpot_ms", "peak", "kl")
 MEGA = 1e6
+LINES = (("--lane-1", "solid"), ("--lane-0", "dash"), ("--lane-2", "dot"), ("--lane-3", "dashdot"))
 
 
 def picture(marks: Sequence[dict[str, Any]], x: str, y: str, size: str = "") -> dict[str, Any]:
     """A plotly figure, JSON-ready; `marks` are those of engine.run.marks, `x`, `y` and `size` names of AXES.
 
+    Where `x` is an address that was varied, the figure has a line over it for each combination of the others.
     Every dot carries the number of its point, so that a click can open it. Marks without a value on `x` or `y`
     are not drawn: unknown is not zero.
     """
+    if x not in AXES:
+        return _lines([mark for mark in marks if mark["figures"].get(y) is not None], x, y).to_plotly_json()
     shown = [mark for mark in marks if None not in (mark["figures"].get(x), mark["figures"].get(y))]
     ahead = front([mark["figures"] for mark in shown], (x, y))
-    figure = go.Figure(layout=_layout(x, y))
+    figure = go.Figure(layout=_layout(_title(x), y, AXES[x].title))
     order = sorted((pair for pair in zip(shown, ahead, strict=True) if pair[1]), key=lambda pair: pair[0]["figures"][x])
     rest = [mark for mark, on in zip(shown, ahead, strict=True) if not on]
     widths = _widths(shown, size)
@@ -39,13 +43,50 @@ def picture(marks: Sequence[dict[str, Any]], x: str, y: str, size: str = "") -> 
     return figure.to_plotly_json()
 
 
-def _layout(x: str, y: str) -> go.Layout:
-    titled = {axis: {**FIGURE_AXIS, "title": _title(axis), "rangemode": "tozero"} for axis in (x, y)}
+def _lines(marks: Sequence[dict[str, Any]], address: str, y: str) -> go.Figure:
+    """Numbers are an axis, anything else stands side by side in the order in which it was measured."""
+    name = address.rpartition(".")[2].replace("_", " ")
+    figure = go.Figure(layout=_layout(name, y, name))
+    numbers = all(type(mark["values"][address]) in (int, float) for mark in marks)
+    groups = _groups(marks, address)
+    for number, (group, some) in enumerate(groups.items()):
+        colour, dash = LINES[number % len(LINES)]
+        some = sorted(some, key=lambda mark: mark["values"][address]) if numbers else some
+        figure.add_scatter(
+            x=[mark["values"][address] if numbers else escape(str(mark["values"][address])) for mark in some],
+            y=[_value(mark, y) for mark in some], name=escape(group), mode="lines+markers",
+            line={"width": 2, "dash": dash}, marker={"size": 8}, meta={"colour": colour},
+            customdata=[[mark["number"], _told(mark)] for mark in some],
+            hovertemplate="%{customdata[1]}<extra></extra>",
+        )  # fmt: skip
+    figure.update_layout(showlegend=len(groups) > 1, legend={"orientation": "h", "y": 1.08})
+    figure.update_xaxes(rangemode="normal", type="linear" if numbers else "category")
+    return figure
+
+
+def _groups(marks: Sequence[dict[str, Any]], address: str) -> dict[str, list[dict[str, Any]]]:
+    """Marks that differ in nothing but the value at `address`, by what the others are."""
+    lanes = len({mark["lane"] for mark in marks}) > 1
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for mark in marks:
+        others = [str(value) for other, value in mark["values"].items() if other != address]
+        groups.setdefault(", ".join([mark["lane"]] * lanes + others), []).append(mark)
+    return groups
+
+
+def _layout(across: str, y: str, short: str) -> go.Layout:
+    common = {**FIGURE_AXIS, "rangemode": "tozero"}
     return go.Layout(
         template=None, margin={"l": 54, "r": 16, "t": 18, "b": 46}, showlegend=False, hovermode="closest",
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font=FIGURE_FONT, xaxis=titled[x],
-        yaxis=titled[y], meta={"title": f"{AXES[y].title} over {AXES[x].title.lower()}", "unit": ""},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font=FIGURE_FONT,
+        xaxis={**common, "title": across}, yaxis={**common, "title": _title(y)},
+        meta={"title": f"{AXES[y].title} over {_small(short)}", "unit": ""},
     )  # fmt: skip
+
+
+def _small(title: str) -> str:
+    """As inside a sentence; an abbreviation keeps its capitals."""
+    return title[:1].lower() + title[1:] if title[1:2].islower() else title
 
 
 def _title(name: str) -> str:

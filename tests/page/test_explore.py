@@ -32,6 +32,20 @@ def test_dominated_points_are_apart_from_the_front_and_unknown_ones_are_not_draw
     assert json.dumps(picture([], "peak", SPEED))
 
 
+def test_over_what_was_varied_there_is_a_line_for_each_of_the_others():
+    marks = [
+        {**mark(n, 10 + n, 1e6), "lane": "A", "values": {"workload.max_new_tokens": tokens, "lane.opts.x.kind": kind}}
+        for n, (tokens, kind) in enumerate([(64, "on"), (16, "on"), (16, "off"), (64, "off")])
+    ]
+    figure = picture(marks, "workload.max_new_tokens", SPEED)
+    assert [(line["name"], list(line["x"]), list(line["y"])) for line in figure["data"]] == [
+        ("on", [16, 64], [11, 10]),
+        ("off", [16, 64], [12, 13]),
+    ]
+    assert figure["layout"]["xaxis"]["title"]["text"] == "max new tokens"
+    assert picture(marks, "lane.opts.x.kind", SPEED)["layout"]["xaxis"]["type"] == "category"
+
+
 def test_what_people_wrote_is_text_in_the_picture():
     figure = json.dumps(picture([mark(0, 1, 1, label="<a href='x'>model</a>")], "peak", SPEED))
     assert "<a " not in figure
