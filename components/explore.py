@@ -188,15 +188,17 @@ class Explore:
             yield shown
 
     async def _follow(self, id: str, axes: tuple[str, ...]) -> AsyncIterator[tuple]:
-        known, looks = None, 0
+        known, looks, text = None, 0, ""
         while True:
-            text = await asyncio.to_thread(self.view, id, *axes)
-            running = self.studies.state(id) == "running"
-            if text != known or looks % BEAT == 0 or not running:
+            progress = self.studies.progress(id)
+            running = progress[0] == "running"
+            if progress != known:
+                text = await asyncio.to_thread(self.view, id, *axes)
+            if progress != known or looks % BEAT == 0:
                 yield text, *_buttons(running)
             if not running:
                 return
-            known, looks = text, looks + 1
+            known, looks = progress, looks + 1
             await asyncio.sleep(LOOK_S)
 
     def redraw(self, owner: str, *axes: str) -> Any:
@@ -205,7 +207,10 @@ class Explore:
 
     def open(self, owner: str, event: gr.EventData) -> list[Any]:
         """Put a point's configuration into the form."""
-        return self.fill(self.studies.point(self._latest(owner), event.number).experiment)
+        id, number = self._latest(owner), event.number
+        if id is None or not isinstance(number, int):
+            raise gr.Error("There is no such point.", print_exception=False)
+        return self.fill(self.studies.point(id, number).experiment)
 
     def halt(self, owner: str) -> None:
         if id := self.studies.current(owner):

@@ -1,9 +1,11 @@
 """Marks: the points of a study as rows of a table and dots of a picture, and how far its repeats drifted."""
 
+import json
 from collections.abc import Sequence
+from statistics import median
 
 from engine.measure.pareto import AXES, front
-from engine.run.study import RUNNING, Known, Values
+from engine.run.study import DONE, Entry, Known, Values
 
 REPEAT = "repeat"
 """The role of a point that was measured before and is measured again to see the machine drift."""
@@ -23,23 +25,38 @@ def drifted(known: Known, axis: str) -> float | None:
 
 
 def marks(known: Known) -> list[Values]:
-    """One row for each lane of each point that ended, repeats left out: what a table and a picture show.
+    """One row for each lane of each configuration that ended: what a table and a picture show.
 
-    `front` says that no other mark is at least as good in everything of `FRONT` that is known at all.
+    A configuration that was measured several times is one mark, with medians. `front` says that no other mark is at
+    least as good in everything of `FRONT` that is known at all.
     """
-    rows = []
+    rows: dict[tuple, list[Values]] = {}
     for entry in known.values():
-        if entry.point.role == REPEAT or entry.outcome.state == RUNNING:
-            continue
-        common = {"number": entry.number, "values": entry.point.values, "label": entry.point.label,
-                  "state": entry.outcome.state, "why": entry.outcome.why, "run": entry.outcome.run}  # fmt: skip
-        several = len(entry.point.experiment.lanes) > 1
-        for name in entry.outcome.lanes or {"": None}:
-            label = f"{name}: {common['label']}" if several and name else common["label"]
-            rows.append({**common, "label": label, "lane": name, "figures": entry.outcome.lanes.get(name, {})})
-    known = [row["figures"] for row in rows]
-    weighed = [name for name in FRONT if any(one.get(name) is not None for one in known)]
-    return [{**row, "front": on} for row, on in zip(rows, front(known, weighed), strict=True)]
+        for row in _rows(entry) if entry.outcome.ended else ():
+            rows.setdefault((json.dumps(row["values"], sort_keys=True), row["lane"]), []).append(row)
+    merged = [_merged(several) for several in rows.values()]
+    figures = [row["figures"] for row in merged]
+    weighed = [name for name in FRONT if any(one.get(name) is not None for one in figures)]
+    return [{**row, "front": on} for row, on in zip(merged, front(figures, weighed), strict=True)]
+
+
+def _rows(entry: Entry) -> list[Values]:
+    """A point's lanes; one row without figures where it has none."""
+    point, found = entry.point, entry.outcome
+    common = {"number": entry.number, "values": point.values, "state": found.state, "why": found.why, "run": found.run}
+    several = len(point.experiment.lanes) > 1
+    return [
+        {**common, "label": f"{name}: {point.label}" if several and name else point.label, "lane": name,
+         "figures": found.lanes.get(name, {})} for name in found.lanes or [""]
+    ]  # fmt: skip
+
+
+def _merged(rows: list[Values]) -> Values:
+    """The first that ended well, with the median of every figure."""
+    done = [row for row in rows if row["state"] == DONE] or rows[:1]
+    names = {name for row in done for name in row["figures"]}
+    values = {name: [v for row in done if (v := row["figures"].get(name)) is not None] for name in names}
+    return {**done[0], "figures": {name: median(some) if some else None for name, some in values.items()}}
 
 
 def best(rows: Sequence[Values], axis: str) -> Values | None:

@@ -99,7 +99,7 @@ class Studies:
     def start(self, study: Study, owner: str, place: Place | None = None) -> str:
         """Put a study into the table, begin to measure its points, and return its id."""
         id = uuid.uuid4().hex
-        self.table.add(id, owner, study.kind, study.title, study.to_dict())
+        self._save(lambda: self.table.add(id, owner, study.kind, study.title, study.to_dict()))
         self._begin(Active(id, study, owner, {}, place or Here(self.jobs), self.table.claim(id)))
         return id
 
@@ -139,6 +139,12 @@ class Studies:
 
     def state(self, id: str) -> str:
         return self.active[id].state if id in self.active else self.table.row(id)["state"]
+
+    def progress(self, id: str) -> tuple:
+        """What changes when there is something new to see; cheap enough to ask often."""
+        found = self.active.get(id)
+        known = found.snapshot() if found else {}
+        return self.state(id), tuple((number, entry.outcome.state) for number, entry in known.items())
 
     def view(self, id: str) -> Values:
         """Everything that is known of a study: its `marks`, counts, what runs `now`, and what they say together."""

@@ -56,14 +56,14 @@ def _values(text: str, address: str) -> list[Any]:
         return list(range(first, last + 1))
     try:
         return json.loads(f"[{text}]")
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return [_word(word.strip()) for word in text.split(",")]
 
 
 def _word(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return text
 
 

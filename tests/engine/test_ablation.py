@@ -19,6 +19,7 @@ from engine.measure.ablation import (
 )
 from engine.refusal import Refusal
 from engine.run.ablate import Ablation
+from engine.run.marks import marks
 from engine.run.study import Entry, Outcome
 from engine.spec import Experiment
 
@@ -102,6 +103,11 @@ def test_an_ablation_goes_forwards_and_then_backwards_over_all_combinations():
     assert len(labels) == study.total(known) == 8 and labels[4:] == labels[:4][::-1]
     assert set(labels) == {"none", "bfloat16", "prompt lookup 5", "bfloat16 + prompt lookup 5"}
     assert Ablation.from_dict(study.to_dict()).points == study.points
+    known[7] = Entry(7, known[7].point, Outcome("done", lanes={"A": {"output_tok_per_s": 3.0}}))
+    rows = marks(known)  # both passes of a combination are one mark
+    assert [(row["label"], row["figures"]["output_tok_per_s"]) for row in rows][0] == (labels[0], 2.0) and len(
+        rows
+    ) == 4
 
 
 def test_a_combination_that_cannot_run_is_tried_once_and_said():
