@@ -58,13 +58,14 @@ def test_bytes_that_bring_nothing_show_as_a_lower_share_of_the_ceiling():
     assert traffic.bytes_wasted(pair(near, other, tpot_ms="same")) is None
 
 
-LIMITS = [("memory", 0.7, "reading the weights is its limit"), ("compute", 0.7, "arithmetic"),
-          ("overhead", 0.2, "starting 900")]  # fmt: skip
+LIMITS = [("memory", 0.7, 0.9, "reading the weights is its limit"), ("compute", 0.7, 0.9, "arithmetic"),
+          ("memory", 0.3, 0.9, "90% of the time are the library's products"), ("memory", 0.3, 0.2, "starting 900"),
+          ("overhead", 0.6, 0.9, "starting 900")]  # fmt: skip
 
 
-@pytest.mark.parametrize(("bound", "share", "says"), LIMITS)
-def test_a_lane_by_itself_says_what_limits_it(bound, share, says):
-    alone = lane("A", ceiling=ceiling(4e8, share, bound), effective__launches=profile(900, linear=0.9))
+@pytest.mark.parametrize(("bound", "share", "products", "says"), LIMITS)
+def test_a_lane_by_itself_says_what_limits_it(bound, share, products, says):
+    alone = lane("A", ceiling=ceiling(4e8, share, bound), effective__launches=profile(900, linear=products))
     assert says in traffic.limit(Side(alone)).sentence
     assert traffic.limit(Side(lane("A"))) is None
 
@@ -99,7 +100,7 @@ def test_names_of_operators_have_a_kind():
     kinds = {
         "linear": "products", "int8_mixed_scaled_mm": "products", "fused mm relu": "products", "mul": "small",
         "fused add mean mul": "small", "_scaled_dot_product_flash_attention_for_cpu": "attention",
-        "_to_copy": "widening", "int8_vectorwise_quant": "widening", "vectorized_kernel bfloat16_copy_kernel": "widening",
+        "_to_copy": "widening", "int8_vectorwise_quant": "widening", "kernel bfloat16_copy_kernel": "widening",
         "all_reduce": "exchange", "ncclDevKernel_AllReduce": "exchange", "direct_copy_kernel": "small",
     }  # fmt: skip
     assert {name: kind_of(name) for name in kinds} == kinds

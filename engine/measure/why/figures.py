@@ -18,6 +18,7 @@ FIGURES = {
     "acceptance_rate": Figure("guesses right", "%", "Guessed tokens that were kept, of all that were guessed."),
     "bytes": Figure("read in a step", "bytes", "Weights, keys and values that one decode step reads."),
     "share": Figure("of the ceiling", "%", "The speed reached, of what this machine's bandwidth and arithmetic allow."),
+    "difference_share": Figure("of the difference", "%", "How much of the difference between the lanes lies there."),
     "widening_ms": Figure("changing formats", "ms", "Time of a step in operators that widen or round numbers."),
     "operators": Figure("such operators", "", "Operators of one step that change number formats."),
     "products_ms": Figure("products", "ms", "Time of a step in the products with the weights."),
@@ -46,7 +47,7 @@ FIGURES = {
 }
 OVER = "over_"
 """The same figure of the lane that is compared with."""
-PERCENT = ("idle", "padding", "acceptance_rate", "share", "products_share")
+PERCENT = ("idle", "padding", "acceptance_rate", "share", "difference_share", "products_share")
 """Kept as shares of one."""
 
 

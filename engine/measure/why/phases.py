@@ -23,5 +23,11 @@ def first_token(pair: Pair) -> Finding | None:
         if mine.metric("tpot_ms") and other.metric("tpot_ms")
         else f"The first token came after {ms(first)} instead of {ms(before)}."
     )
-    evidence = {"share": share, "ttft_ms": first, "over_ttft_ms": before, "e2e_ms": whole, "over_e2e_ms": instead}
+    evidence = {
+        "difference_share": share,
+        "ttft_ms": first,
+        "over_ttft_ms": before,
+        "e2e_ms": whole,
+        "over_e2e_ms": instead,
+    }
     return Finding("first token", sentence, evidence, word)

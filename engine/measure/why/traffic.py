@@ -3,9 +3,10 @@
 from typing import Any
 
 from engine.measure.why.evidence import Finding, Pair, Side, figure, mb, ms, said, times
+from engine.measure.why.work import split
 
 FEWER = 0.9
-LOW = 0.5
+LOW, MOSTLY = 0.5, 0.6
 """Below this share of its ceiling a step is limited by something else than the memory."""
 SMALLER = ({"lane.opts.precision": {"dtype": "bfloat16"}}, {"lane.opts.bitsandbytes": {"kind": "nf4"}})
 """What reads fewer bytes for each token."""
@@ -71,33 +72,31 @@ def threads(pair: Pair) -> Finding | None:
 
 
 def limit(side: Side) -> Finding | None:
-    """What holds a lane back by itself: the memory, arithmetic, or what stands around them."""
+    """What holds a lane back by itself: the memory, arithmetic, the library's products, or what stands around them."""
     share, bound, read = _share(side), side.get("ceiling.decode.bound"), side.step_bytes
     if share is None or not bound or not read or side.step_ms is None:
         return None
-    near = f"reaches {share:.0%} of what this machine allows for a step that reads {mb(read)}"
-    if bound == "overhead" or share < LOW:
-        total = side.get("effective.launches.total")
-        around = (
-            f"the time goes into starting {total:,} {side.get('effective.launches.unit')} and into small ones"
-            if total
-            else "the time goes into what stands around the reading"
-        )
-        return Finding("limit", said(f"{side.name} {near}: {around}."), _limit(side, share), None, QUICKER)
-    what = {"compute": "arithmetic is its limit"}.get(bound, "reading the weights is its limit")
-    attempts = SMALLER if bound == "memory" else ()
-    return Finding(
-        "limit", said(f"{side.name} {near} ({ms(side.step_ms)}): {what}."), _limit(side, share), None, attempts
+    what, attempts = _held(side, share, bound)
+    sentence = (
+        f"A step of {side.name} reads {mb(read)} in {ms(side.step_ms)}, {share:.0%} of the speed that this machine "
+        f"allows: {what}."
     )
+    return Finding("limit", sentence, {"share": share, "bytes": read, "step_ms": side.step_ms}, None, attempts)
 
 
-def _limit(side: Side, share: float) -> dict[str, Any]:
-    return {
-        "share": share,
-        "bound": side.get("ceiling.decode.bound"),
-        "bytes": side.step_bytes,
-        "step_ms": side.step_ms,
-    }
+def _held(side: Side, share: float, bound: str) -> tuple[str, tuple[dict[str, Any], ...]]:
+    """Why a step is no faster, in words, and what to try."""
+    if share >= LOW and bound != "overhead":
+        known = {"compute": ("arithmetic is its limit", ()), "memory": ("reading the weights is its limit", SMALLER)}
+        return known.get(bound, ("nothing of it stands out", ()))
+    parts, unit, total = split(side), side.get("effective.launches.unit"), side.get("effective.launches.total")
+    if parts and bound != "overhead" and parts.ms["products"] > MOSTLY * parts.whole:
+        took = f"{parts.ms['products'] / parts.whole:.0%} of the time are the library's products"
+        return f"{took}, which do not read as fast as the memory could", (*QUICKER[1:2], *SMALLER)
+    around = (
+        f"starting {total:,} {unit}, and small ones among them, take the time" if total else "its own loop takes it"
+    )
+    return around, QUICKER
 
 
 def _share(side: Side) -> float | None:

@@ -77,7 +77,14 @@ def widening(pair: Pair) -> Finding | None:
     mine, other = split(pair.lane), split(pair.over)
     word = pair.moved("tpot_ms")
     narrow = pair.lane.get("effective.quantization.kind")
-    if not mine or not other or not narrow or word == "faster" or pair.over.get("effective.quantization.kind"):
+    if (
+        not mine
+        or not other
+        or not narrow
+        or word == "faster"
+        or _shared(pair)
+        or pair.over.get("effective.quantization.kind")
+    ):
         return None
     spent = mine.ms["widening"]
     if spent < HEAVY * mine.whole or spent <= other.ms["widening"]:
@@ -116,7 +123,7 @@ def time_split(pair: Pair) -> Finding | None:
         f"{pair.lane.name} against {ms(other.ms[kind])} in {pair.over.name}{_launched(kind, mine, other)}."
     )
     evidence = {"kind": kind, "ms": mine.ms[kind], "over_ms": other.ms[kind], "step_ms": mine.whole,
-                "over_step_ms": other.whole, "share": change[kind] / whole}  # fmt: skip
+                "over_step_ms": other.whole, "difference_share": change[kind] / whole}  # fmt: skip
     attempts = FEWER if kind in ("small", "waiting") else ()
     return Finding("time split", said(sentence), evidence, word, attempts if word == "slower" else ())
 
@@ -135,7 +142,7 @@ def same_work(pair: Pair) -> Finding | None:
     """Nothing changed, since nearly all of a step is products that both lanes do alike."""
     mine, other = split(pair.lane), split(pair.over)
     read, before = pair.lane.step_bytes, pair.over.step_bytes
-    if pair.moved("tpot_ms") in ("faster", "slower") or not mine or not other or not read or not before:
+    if pair.moved("tpot_ms") in ("faster", "slower") or _shared(pair) or not (mine and other and read and before):
         return None
     alike = [side.ms["products"] / side.whole for side in (mine, other)]
     if min(alike) < 0.7 or abs(read / before - 1) > NEAR / 2 or abs(mine.whole / other.whole - 1) > NEAR:
