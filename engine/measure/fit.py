@@ -16,8 +16,8 @@ PROCESS = 481_000_000
 """An idle worker with its libraries, where the probe has not measured it: torch 2.13, transformers 5.24, Linux."""
 LOADED = 50_000_000
 """A tokenizer, threads and what the allocator keeps, beyond the idle process. Measured: 50 to 58 MB."""
-LIBRARIES = {"bitsandbytes": 65_000_000, "torchao": 115_000_000}
-"""What a quantizing library adds to a process."""
+LIBRARIES = {"bitsandbytes": 65_000_000, "torchao": 62_000_000}
+"""What a quantizing library adds to a process. Measured: 50 to 95 MB, and 10 or 115 MB, by chance, for torchao."""
 COMPILED = 1.8
 """What a step that is compiled for a processor adds, over the weights: they are frozen into it and packed."""
 CONTEXT = 600_000_000
