@@ -199,6 +199,15 @@ def test_the_list_is_read_from_the_index_alone(tmp_path):
     assert "COVERING INDEX runs_listed" in plan and "TEMP B-TREE" not in plan
 
 
+@pytest.mark.parametrize("damage", ["{]", "[], []", ""])
+def test_a_damaged_column_costs_one_row_its_lanes(damage, tmp_path):
+    store = Store(tmp_path / "history.db")
+    keep(store, "a" * 32, experiment())
+    keep(store, "b" * 32, experiment())
+    store.db.execute("UPDATE runs SET lanes=? WHERE id=?", (damage, "a" * 32))
+    assert [len(row["lanes"]) for row in store.history()] == [2, 0]
+
+
 def test_earlier_histories_gain_their_lanes(tmp_path):
     path = tmp_path / "history.db"
     store = Store(path)
