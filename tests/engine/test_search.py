@@ -9,6 +9,7 @@ from engine.measure.pareto import AXES
 from engine.refusal import Refusal
 from engine.run.jobs import Jobs
 from engine.run.kinds import KINDS
+from engine.run.neighbours import completed, promising
 from engine.run.search import Limit, Search
 from engine.run.search_space import Choice, given, space, variables
 from engine.run.store import Store
@@ -65,6 +66,30 @@ def test_a_third_of_the_grid_finds_nearly_the_best(seed):
     best = known[one.summary(known)["best"]].outcome.value(SPEED)
     top = 10 * 1.4 * max(1.2 * 0.95, 1.1) * 1.3
     assert best >= 0.97 * top and sum(entry.outcome.state == "done" for entry in known.values()) <= 10
+
+
+def test_a_neighbour_is_as_promising_as_its_changes_were():
+    choices = [Choice("x", (0, 1, 2)), Choice("on", (False, True)), Choice("deep", (1, 9), when="on")]
+    off = {"x": 0, "on": False}
+    measured = [
+        (off, 0.0),
+        ({"x": 1, "on": False}, 0.2),
+        ({"x": 2, "on": False}, -0.5),
+        ({"x": 0, "on": True, "deep": 1}, 0.3),
+    ]
+    near = promising(choices, measured, [values for values, _ in measured])
+    assert near == [{"x": 1, "on": True, "deep": 1}, {"x": 0, "on": True, "deep": 9}, {"x": 2, "on": True, "deep": 1}]
+    assert completed(choices, {"deep": 9}) == off
+
+
+def test_every_change_alone_comes_first_then_their_best_then_its_best_neighbour():
+    asked = [entry.point.values for entry in conducted(search(budget=30)).values()]
+    start = completed(given([Axis.read(one) for one in OVER]), {})
+    singles = asked[:8]
+    assert singles[0] == start and all(sum(v != start[k] for k, v in one.items()) == 1 for one in singles[1:])
+    scored = [(values, math.log(made_up(search()._point(values)).value(SPEED))) for values in asked[:9]]
+    near = promising(search().choices, scored, asked[:9])
+    assert asked[9] == next(values for values in near if not refused(changed(experiment(), values)))
 
 
 def test_limits_hold_and_what_cannot_run_costs_nothing():
@@ -160,10 +185,10 @@ def test_other_bad_input_is_one_sentence_too():
 def test_a_search_runs_as_a_study(tmp_path):
     jobs = Jobs(Store(tmp_path / "history.db"))
     studies = Studies(jobs, KINDS)
-    lane = {"backend": {"name": "simulated", "ttft_ms": 5, "tpot_ms": 4}}
+    lane = {"backend": {"name": "simulated", "ttft_ms": 5, "tpot_ms": 80}}
     data = {"rounds": 1, "workload": {"prompts": ["go"], "max_new_tokens": 8}, "lanes": {"A": lane}}
-    over = ["lane.backend.tpot_ms=4,2,1", "lane.backend.ttft_ms=5,20,40"]
-    one = Search(Experiment.read(data), [Limit.read("ttft>=10ms")], given([Axis.read(text) for text in over]), budget=8)
+    over = ["lane.backend.tpot_ms=80,30,1", "lane.backend.ttft_ms=5,120,240"]
+    one = Search(Experiment.read(data), [Limit.read("ttft>=60ms")], given([Axis.read(text) for text in over]), budget=8)
     id = studies.start(one, "ann")
     while studies.state(id) == "running":
         time.sleep(0.02)
@@ -171,4 +196,4 @@ def test_a_search_runs_as_a_study(tmp_path):
     jobs.close()
     assert view["state"] == "finished" and 5 <= view["ended"] <= 8
     best = next(mark for mark in view["marks"] if mark["number"] == view["best"])
-    assert best["values"] == {"lane.backend.tpot_ms": 1, "lane.backend.ttft_ms": 20}
+    assert best["values"] == {"lane.backend.tpot_ms": 1, "lane.backend.ttft_ms": 120}

@@ -49,18 +49,18 @@ def measured(store: Store, id: str) -> dict[int, str | None]:
 
 
 def test_every_point_is_a_run_that_the_history_keeps(studies, store):
-    id = studies.start(sweep("lane.backend.tpot_ms=1,4,2"), "ann")
+    id = studies.start(sweep("lane.backend.tpot_ms=1,90,30"), "ann")
     view = ended(studies, id)
     assert (view["state"], view["ended"], view["total"]) == ("finished", 4, 4)
     speeds = {mark["label"]: mark["figures"]["output_tok_per_s"] for mark in view["marks"]}
-    assert speeds["tpot ms 1"] > speeds["tpot ms 2"] > speeds["tpot ms 4"]
+    assert speeds["tpot ms 1"] > speeds["tpot ms 30"] > speeds["tpot ms 90"]
     assert view["sentence"].startswith("Fastest of 3: tpot ms 1")
     for run in measured(store, id).values():
         assert store.run(run)["state"] == "finished" and store.records(run)
     assert store.history() == [] and studies.table.listing("ann")[0]["sentence"] == view["sentence"]
     again = Studies(studies.jobs, KINDS).view(id[:8])
     assert again == view
-    assert studies.point(id, 1).values == {"lane.backend.tpot_ms": 4}
+    assert studies.point(id, 1).values == {"lane.backend.tpot_ms": 90}
 
 
 def test_points_that_fail_or_are_refused_stay_and_the_others_go_on(studies):
@@ -84,6 +84,16 @@ def test_other_peoples_runs_come_between_the_points(studies):
         time.sleep(0.01)
     view = studies.view(id)
     assert view["state"] == "running" and view["ended"] < 5
+
+
+def test_a_study_goes_on_while_nobody_watches(store):
+    jobs = Jobs(store, unwatched_s=0.3)
+    studies = Studies(jobs, KINDS)
+    id = studies.start(sweep("lane.backend.ttft_ms=900,901"), "ann")
+    time.sleep(1.2)
+    view = ended(studies, id)
+    jobs.close()
+    assert [mark["state"] for mark in view["marks"]] == ["done", "done"]
 
 
 def test_only_the_owner_stops_a_study_and_what_is_known_stays(studies, store):
@@ -153,7 +163,7 @@ def test_a_closed_server_leaves_its_study_to_the_next(tmp_path):
 
 
 def test_a_damaged_point_is_measured_again_and_a_damaged_study_is_a_sentence(studies, store, capsys):
-    id = studies.start(sweep("lane.backend.tpot_ms=1,4,2"), "ann")
+    id = studies.start(sweep("lane.backend.tpot_ms=1,90,30"), "ann")
     ended(studies, id)
     store._write('UPDATE points SET outcome=\'{"state": "do\' WHERE study=? AND number=1', (id,))
     following = Studies(studies.jobs, KINDS)

@@ -49,13 +49,13 @@ def test_points_are_measured_on_the_cluster(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("PITLANE_HOME", str(tmp_path))
     asked = ["sweep", "demo-without-a-model", "--lane", "B", "--rounds", "1", "--set", "workload.max_new_tokens=5"]
     asked += ["--set", "lane.backend.at=1"]
-    over = ["--over", "lane.backend.tpot_ms=1,30", "--over", "lane.backend.fault=none,kill"]
+    over = ["--over", "lane.backend.tpot_ms=1,200", "--over", "lane.backend.fault=none,kill"]
     code = main([*asked, *over, "--ray", cluster, "--json", str(tmp_path / "found.json")])
     found = json.loads((tmp_path / "found.json").read_text())
     assert code == 0 and found["state"] == "finished"
     states = {mark["label"]: (mark["state"], mark["figures"].get("tpot_ms")) for mark in found["marks"]}
-    assert states["tpot ms 1, fault none"][1] < states["tpot ms 30, fault none"][1]
-    assert states["tpot ms 1, fault kill"] == states["tpot ms 30, fault kill"] == ("failed", None)
+    assert states["tpot ms 1, fault none"][1] < states["tpot ms 200, fault none"][1]
+    assert states["tpot ms 1, fault kill"] == states["tpot ms 200, fault kill"] == ("failed", None)
 
 
 def test_an_address_where_nothing_answers_is_a_sentence_within_seconds(capsys):
