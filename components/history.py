@@ -4,6 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -20,6 +21,7 @@ import(base + "history.js").then((list) => list.mount({ element, props, watch, t
 """
 SHOWN = ("id", "created", "title", "state", "model", "lanes", "simulated", "sentence")
 LISTED = 50
+RECENT_S = 600
 TICKET_S = 300
 MOST_CHOSEN = 8
 
@@ -56,6 +58,14 @@ class History:
         store = self.jobs.store
         rows = [{key: run.get(key) for key in SHOWN} for run in store.history(owner, LISTED, words)]
         return _json({"runs": rows, "words": words, "more": len(rows) == LISTED, "notice": store.notice})
+
+    def recent(self, owner: str) -> str | None:
+        """The visitor's newest run, if it began a moment ago and what it was asked can be read."""
+        with suppress(Refusal):
+            for run in self.jobs.store.history(owner, 1):
+                self.jobs.experiment(run["id"])
+                return run["id"] if time.time() - run["created"] < RECENT_S else None
+        return None
 
     def search(self, owner: str, event: gr.EventData) -> str:
         return self.listed(owner, str(event.words))

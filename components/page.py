@@ -2,9 +2,9 @@
 
 import json
 import logging
-import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import partial
 from html import escape
 from typing import Any
@@ -31,7 +31,6 @@ from engine.presets import presets
 from engine.refusal import Refusal
 from engine.spec import MAX_LANES, Experiment, Lane, Workload
 
-RECENT_S = 600
 FIRST = {
     "rounds": 8,
     "workload": {"prompts": workload.EXAMPLES["Repeat"], "max_new_tokens": 64},
@@ -202,9 +201,10 @@ class Page:
             async for shown in self._watch(run, owner):
                 yield shown
             return
-        runs = self.jobs.history(owner)
-        last = runs[0] if runs and time.time() - runs[0]["created"] < RECENT_S else None
-        shown = self._recorded(last["id"], paced=False) if last and last["state"] in ENDED else gr.skip()
+        shown = gr.skip()
+        with suppress(Refusal):  # its record is damaged
+            last = self.runs.recent(owner)
+            shown = self._recorded(last, paced=False) if last and self.jobs.state(last) in ENDED else shown
         yield shown, gr.skip(), *_buttons(False), self.runs.listed(owner)
 
     async def _watch(self, run: str, owner: str) -> AsyncIterator[tuple]:
@@ -273,9 +273,8 @@ class Page:
     def restore(self, owner: str) -> list[Any]:
         """Page opened: who this is, and the setup of what they have running or just ran."""
         owner = owner or uuid.uuid4().hex
-        runs = self.jobs.history(owner, 1)
-        recent = runs and (self.jobs.current(owner) or time.time() - runs[0]["created"] < RECENT_S)
-        return [owner, *self.fill(self.jobs.experiment(runs[0]["id"]) if recent else self.first)]
+        recent = self.jobs.current(owner) or self.runs.recent(owner)
+        return [owner, *self.fill(self.jobs.experiment(recent) if recent else self.first)]
 
     def halt(self, owner: str) -> str:
         if run := self.jobs.current(owner):
