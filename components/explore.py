@@ -32,7 +32,7 @@ BEAT = 5
 """After so many looks without news the browser is told that the study still runs."""
 ROUNDS = 2
 COLUMNS = (SPEED, "ttft_ms", "tpot_ms", "peak", "kl")
-WIDE = ("tpot_ms",)
+WIDE = ("ttft_ms", "tpot_ms")
 """Left out on a phone."""
 VARIED, ELSE = "varied", "peak"
 """Across stands what a sweep varies; in a search, where that is many things, the memory."""
@@ -251,7 +251,7 @@ def _rows(found: dict[str, Any]) -> list[dict[str, Any]]:
     """The marks as rows, the fastest first; what a search was refused for nothing is left out."""
     marks = [mark for mark in found["marks"] if found["kind"] != "search" or mark["state"] != "refused"]
     order = sorted(marks, key=lambda mark: -(mark["figures"].get(SPEED) or 0.0))
-    return [{**{key: mark[key] for key in ("number", "label", "front", "why")},
+    return [{**{key: mark[key] for key in ("number", "label", "front", "why", "stated")},
              "values": [mark["figures"].get(name) for name in COLUMNS]} for mark in order]  # fmt: skip
 
 

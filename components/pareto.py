@@ -115,7 +115,7 @@ def _widths(marks: Sequence[dict[str, Any]], size: str) -> dict[int, float]:
 
 def _kl(mark: dict[str, Any]) -> str:
     kl = mark["figures"].get("kl")
-    return f"KL {kl:.2g}" if kl else ""
+    return f"KL {kl:.2g}{' stated' * mark['stated']}" if kl else ""
 
 
 def _told(mark: dict[str, Any]) -> str:

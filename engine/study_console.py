@@ -17,6 +17,7 @@ from engine.run.studies import Studies
 from engine.spec import Experiment
 
 EMPTY = "–"
+STATED = " stated"
 LOOK_S = 0.1
 SHOWN = ("output_tok_per_s", "ttft_ms", "tpot_ms", "peak", "kl")
 
@@ -83,7 +84,7 @@ def table(view: dict[str, Any]) -> str:
 
 
 def _row(mark: dict[str, Any]) -> list[str]:
-    cells = [_cell(name, mark["figures"].get(name)) for name in SHOWN]
+    cells = [_cell(name, mark["figures"].get(name)) + STATED * (name == "kl" and mark["stated"]) for name in SHOWN]
     if mark["state"] != "done":
         cells[0] = mark["state"]
     return ["*" if mark["front"] else "", mark["label"], *cells]

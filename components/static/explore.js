@@ -60,7 +60,7 @@ class Board {
   row(row) {
     const name = make("button", { type: "button", title: "Put this configuration into the form", onclick: () => this.trigger("point", { number: row.number }) }, row.label);
     if (row.why) return make("tr", { class: "lost" }, make("td", {}, name), make("td", { colspan: this.view.columns.length }, row.why));
-    const cells = this.view.columns.map((one, place) => make("td", { class: one.wide ? "wide" : null }, spoken(row.values[place], one.unit)));
+    const cells = this.view.columns.map((one, place) => make("td", { class: one.wide ? "wide" : null }, spoken(row.values[place], one.unit) + (row.stated && one.unit === "nats" ? " stated" : "")));
     return make("tr", { class: row.front ? "front" : null }, make("td", {}, name), ...cells);
   }
 

@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lane", help="the lane to begin with (default: the first)")
     parser.add_argument("--model", help="another model than the preset's")
     parser.add_argument("--limit", action="append", default=[], dest="limits", metavar="LIMIT",
-                        help="what must hold, for instance kl<=0.02, peak<=1GB or ttft<=500ms")  # fmt: skip
+                        help="what must hold, for instance 'kl<=0.02', 'peak<=1GB' or 'ttft<=500ms'")  # fmt: skip
     parser.add_argument("--over", action="append", default=[], metavar="ADDRESS=VALUES",
                         help="what may change, the lane's own value first (default: everything)")  # fmt: skip
     parser.add_argument("--best", default=SPEED, metavar="FIGURE", help="what to make best (default %(default)s)")

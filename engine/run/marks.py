@@ -47,7 +47,7 @@ def _rows(entry: Entry) -> list[Values]:
     several = len(point.experiment.lanes) > 1
     return [
         {**common, "label": f"{name}: {point.label}" if several and name else point.label, "lane": name,
-         "figures": found.lanes.get(name, {})} for name in found.lanes or [""]
+         "figures": found.lanes.get(name, {}), "stated": name in found.stated} for name in found.lanes or [""]
     ]  # fmt: skip
 
 

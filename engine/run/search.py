@@ -178,7 +178,10 @@ class Search(Study):
 
     def _reached(self, entry: Any) -> str:
         names = [self.axis, *(limit.axis for limit in self.limits)]
-        return ", ".join(f"{_short(name)} {amount(name, entry.outcome.value(name))}" for name in dict.fromkeys(names))
+        found = {name: f"{_short(name)} {amount(name, entry.outcome.value(name))}" for name in names}
+        if entry.outcome.stated and "kl" in found:
+            found["kl"] += " (stated, not measured)"
+        return ", ".join(found.values())
 
     def to_dict(self) -> Values:
         return {"experiment": self.experiment.to_dict(), "limits": [vars(limit) for limit in self.limits],

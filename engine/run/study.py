@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 from engine.address import assign
 from engine.measure.machine import machine
-from engine.measure.pareto import figures
+from engine.measure.pareto import divergence, figures
 from engine.refusal import Refusal
 from engine.spec import Experiment, plan_for
 
@@ -40,13 +40,15 @@ class Point:
 class Outcome:
     """What came of a point: `running`, `done`, `failed` or `refused`, and what each of its lanes reached.
 
-    `lanes` holds, by the lane's name, the value of every axis of engine.measure.pareto (None where unknown).
+    `lanes` holds, by the lane's name, the value of every axis of engine.measure.pareto (None where unknown), and
+    `stated` names the lanes whose divergence was not measured but is what their optimizations state.
     """
 
     state: str
     why: str = ""
     run: str | None = None
     lanes: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    stated: list[str] = field(default_factory=list)
 
     @property
     def ended(self) -> bool:
@@ -137,7 +139,8 @@ def outcome(result: Values, run: str | None) -> Outcome:
     ]
     faults += [(FAILED, text) for lane in result["lanes"] for text in lane["effective"].get("unmet", [])]
     if not faults:
-        return Outcome(DONE, "", run, lanes)
+        stated = [lane["name"] for lane in result["lanes"] if lane["rounds"] and divergence(lane)[1] == "stated"]
+        return Outcome(DONE, "", run, lanes, [name for name in stated if lanes[name]["kl"]])
     states = {status for status, _ in faults}
     return Outcome(REFUSED if states == {REFUSED} else FAILED, " ".join(text for _, text in faults), run, {})
 

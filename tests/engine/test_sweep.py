@@ -4,7 +4,7 @@ import pytest
 
 from engine.refusal import Refusal
 from engine.run.marks import REPEAT, best, drifted, marks
-from engine.run.study import Entry, Outcome
+from engine.run.study import Entry, Outcome, outcome
 from engine.run.sweep import MOST, Axis, Sweep
 from engine.spec import Experiment
 
@@ -101,3 +101,20 @@ def test_of_two_lanes_each_point_has_two_marks():
     found = Outcome("done", "", "run", {"A": {SPEED: 1.0}, "B": {SPEED: 2.0}})
     rows = marks({0: Entry(0, sweep.points[0], found)})
     assert [(row["lane"], row["label"]) for row in rows] == [("A", "A: tpot ms 1"), ("B", "B: tpot ms 1")]
+
+
+def test_a_divergence_that_nobody_measured_is_called_stated():
+    lane = Experiment.read({"workload": {"prompts": ["go"]}, "lanes": {"A": {"opts": {"torchao": {}}}}})
+    common = {"rounds": [{}], "metrics": {SPEED: 3.0}, "memory": {}, "status": "finished", "why": None, "effective": {}}
+    data = {"name": "A", "lane": lane.to_dict()["lanes"]["A"], "hint": None, **common}
+    found = outcome({"lanes": [data]}, "run")
+    assert found.stated == ["A"] and found.value("kl") == 0.01
+    measured = outcome({"lanes": [{**data, "quality": {"text": {"kl_mean": 0.003}}}]}, "run")
+    assert measured.stated == [] and measured.value("kl") == 0.003
+
+
+def test_a_lane_that_ran_something_else_than_its_label_is_a_failed_point():
+    effective = {"unmet": ["Asked for quantization nf4, but nothing ran."]}
+    data = {"name": "A", "rounds": [{}], "metrics": {SPEED: 3.0}, "memory": {}, "why": None, "effective": effective}
+    found = outcome({"lanes": [{**data, "lane": experiment().to_dict()["lanes"]["A"], "status": "finished"}]}, "run")
+    assert (found.state, found.why, found.lanes) == ("failed", "Asked for quantization nf4, but nothing ran.", {})

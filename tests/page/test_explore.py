@@ -14,7 +14,14 @@ SPEED = "output_tok_per_s"
 
 def mark(number: int, speed: float | None, peak: float | None, kl: float = 0.0, label: str = "") -> dict:
     figures = {SPEED: speed, "peak": peak, "kl": kl, "ttft_ms": 10.0 * number}
-    return {"number": number, "label": label or f"point {number}", "state": "done", "why": "", "figures": figures}
+    return {
+        "number": number,
+        "label": label or f"point {number}",
+        "state": "done",
+        "why": "",
+        "figures": figures,
+        "stated": False,
+    }
 
 
 def test_dominated_points_are_apart_from_the_front_and_unknown_ones_are_not_drawn():
