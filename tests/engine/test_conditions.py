@@ -58,8 +58,9 @@ def test_what_nobody_counted_withdraws_nothing():
 
 
 def test_short_turns_are_not_judged_by_the_grain_of_the_clock():
-    """One tick of 10 ms in a turn of 25 ms is no load."""
-    assert withdrawn(Conditions(1.0, 0.025, 2, own=0.0, others=0.02, idle=0.03, waited=0.02)) is None
+    """Two ticks of 10 ms in a turn of 25 ms are no load, nor is a thread that waited once for a moment."""
+    assert withdrawn(Conditions(1.0, 0.025, 2, own=0.0, others=0.02, idle=0.03, waited=0.004)) is None
+    assert withdrawn(Conditions(1.0, 0.025, 2, own=0.0, others=0.02, idle=0.03)) is None
 
 
 def test_others_are_told_from_this_process():
