@@ -190,7 +190,11 @@ class Explore:
     async def _follow(self, id: str, axes: tuple[str, ...]) -> AsyncIterator[tuple]:
         known, looks, text = None, 0, ""
         while True:
-            progress = self.studies.progress(id)
+            try:
+                progress = self.studies.progress(id)
+            except Refusal as refusal:
+                yield _json(state="refused", title=str(refusal), more=[]), *_buttons(False)
+                return
             running = progress[0] == "running"
             if progress != known:
                 text = await asyncio.to_thread(self.view, id, *axes)

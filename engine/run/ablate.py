@@ -1,6 +1,6 @@
 """Ablation of a lane: its toggles in every combination that tells what each contributes, in passes over all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from engine.measure.ablation import MOST, Config, configurations, effects
@@ -66,21 +66,21 @@ class Ablation(Study):
         return f"{super().title}: what each of {', '.join(self.names.values())} contributes"
 
     def total(self, known: Known) -> int:
-        lost = self._lost(known)
-        every = range(len(self.points) * self._turns(known))
-        return sum(number in known or self._at(number)[0] not in lost for number in every)
+        return len(known) + sum(1 for _ in self._missing(known))
 
     def following(self, known: Known) -> tuple[int, Point] | None:
-        lost = self._lost(known)
-        for number in range(len(self.points) * self._turns(known)):
-            config, point = self._at(number)
-            if number not in known and config not in lost:
-                return number, point
-        return None
+        return next(self._missing(known), None)
 
-    def _at(self, number: int) -> tuple[Config, Point]:
-        turn, place = divmod(number, len(self.points))
-        return self.points[-1 - place if turn % 2 else place]
+    def _missing(self, known: Known) -> Iterator[tuple[int, Point]]:
+        """What is left to measure: forwards in one pass, backwards in the next. What is known is known by its setup."""
+        lost, size = self._lost(known), len(self.points)
+        for turn in range(self._turns(known)):
+            numbers = range(turn * size, (turn + 1) * size)
+            taken = {self._config(known[number].point) for number in numbers if number in known}
+            free = (number for number in numbers if number not in known)
+            for config, point in reversed(self.points) if turn % 2 else self.points:
+                if config not in taken and config not in lost:
+                    yield next(free), point
 
     def _turns(self, known: Known) -> int:
         """A pass in which a round was withdrawn is made up for by another, up to half as many as were asked for."""
@@ -90,8 +90,8 @@ class Ablation(Study):
 
     def _lost(self, known: Known) -> dict[Config, str]:
         """Configurations that could not run, with the sentence."""
-        ends = ((number, entry.outcome) for number, entry in known.items())
-        return {self._at(number)[0]: found.why for number, found in ends if found.state not in (DONE, RUNNING)}
+        ends = ((self._config(entry.point), entry.outcome) for entry in known.values())
+        return {config: found.why for config, found in ends if found.state not in (DONE, RUNNING)}
 
     def rates(self, known: Known) -> dict[Config, list[float | None]]:
         """Speed of each configuration in each pass: the axis' value, or 1 over it where less is better."""
@@ -99,7 +99,7 @@ class Ablation(Study):
         for number, entry in known.items():
             if value := entry.outcome.value(self.axis):
                 speed = value if AXES[self.axis].better == "higher" else 1 / value
-                every[self._at(number)[0]][number // len(self.points)] = speed
+                every[self._config(entry.point)][number // len(self.points)] = speed
         return every
 
     def summary(self, known: Known) -> Values:

@@ -2,9 +2,11 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import count, product
+from math import prod
 from typing import Any, ClassVar, Self
 
 from engine.refusal import Refusal
@@ -84,11 +86,9 @@ class Sweep(Study):
             (one.address for n, one in enumerate(axes) if one.address in {a.address for a in axes[:n]}), ""
         ):
             raise Refusal(f"{twice} is varied twice.", "Name each address once.")
-        count = 1
-        for axis in axes:
-            count *= len(axis.values)
-        if count > MOST:
-            raise Refusal(f"These values make {count:,} points, and {MOST} are the most.", "Name fewer values.")
+        many = prod(len(axis.values) for axis in axes)
+        if many > MOST:
+            raise Refusal(f"These values make {many:,} points, and {MOST} are the most.", "Name fewer values.")
         self.experiment, self.axes = experiment, tuple(axes)
         self.points = _with_repeats(few_loads([self._point(values) for values in self._grid()]))
 
@@ -115,7 +115,13 @@ class Sweep(Study):
         return len(self.points)
 
     def following(self, known: Known) -> tuple[int, Point] | None:
-        return next(((number, point) for number, point in enumerate(self.points) if number not in known), None)
+        """The first point that is not known yet. A point is known by its setup, whatever the order was back then."""
+        done = Counter(_setup(entry.point) for entry in known.values())
+        for point in self.points:
+            if done[_setup(point)] == 0:
+                return next(number for number in count() if number not in known), point
+            done[_setup(point)] -= 1
+        return None
 
     def summary(self, known: Known) -> Values:
         """The fastest point, what could not run, and how far the repeats of one point lie apart (`drift`)."""
@@ -131,6 +137,10 @@ class Sweep(Study):
         return cls(
             Experiment.read(data["experiment"]), [Axis(address, tuple(values)) for address, values in data["axes"]]
         )
+
+
+def _setup(point: Point) -> str:
+    return json.dumps([point.values, point.role], sort_keys=True)
 
 
 def _with_repeats(points: list[Point]) -> list[Point]:

@@ -77,6 +77,17 @@ def test_a_sweep_of_what_cannot_run_here_is_refused():
         sweep.possible_here()
 
 
+def test_what_is_known_is_known_by_its_setup():
+    """A version that orders points otherwise measures none of them again."""
+    sweep = Sweep(experiment(ttft_ms=5), [Axis.read("lane.backend.tpot_ms=1,2,3,4")])
+    known = {n: Entry(n, point, Outcome("done")) for n, point in enumerate([sweep.points[2], sweep.points[0]])}
+    left = []
+    while found := sweep.following(known):
+        left.append(found[1])
+        known[found[0]] = Entry(*found, Outcome("done"))
+    assert left == [sweep.points[1], sweep.points[3], sweep.points[4]] and sorted(known) == [0, 1, 2, 3, 4]
+
+
 def test_drift_is_how_far_the_repeats_lie_apart():
     sweep = Sweep(experiment(ttft_ms=5), [Axis.read("lane.backend.tpot_ms=1,2,3")])
     known = folded(sweep, [100.0, 50.0, 40.0, 104.0])
