@@ -14,5 +14,7 @@ def code(experiment: Experiment, lane: str, form: str) -> Code:
     """One lane of an experiment in one of `FORMS`. Raises Refusal for a lane that is not there or cannot run here."""
     if lane not in experiment.lanes:
         raise Refusal(f"There is no lane {lane}.", f"There are {', '.join(experiment.lanes)}.")
+    if not experiment.lanes[lane].backend.needs_model:
+        raise Refusal("This lane has no model, so there is no code that runs it.", "Choose a lane that runs a model.")
     plan = plan_for(experiment.lanes[lane], experiment.model, machine())
     return FORMS[form](plan, experiment.workload, experiment.title, lane)

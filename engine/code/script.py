@@ -2,22 +2,15 @@
 
 from engine.code.form import Code, one_line
 from engine.code.layout import Script, text
-from engine.models.resolve import RANDOM
+from engine.models.resolve import RANDOM, gguf_file, resolve
 from engine.plan import Plan
-from engine.refusal import Refusal
 from engine.spec import Workload
 
-BACKENDS = {
-    "transformers": "Pitlane's own loop calls the same modules with less around them, so its steps take other times.",
-    "generate": None,
-}
-"""What can be written as a script, and what is not the same about it."""
+OWN_LOOP = "Pitlane's own loop calls the same modules with less around them, so its steps take other times."
 
 
 def script(plan: Plan, workload: Workload, title: str = "", lane: str = "") -> Code:
-    """The lane of this plan as a script. Raises Refusal for a lane without a model."""
-    if plan.backend not in BACKENDS:
-        raise Refusal("This lane has no model, so there is no code that runs it.", "Choose a lane that runs a model.")
+    """The lane of this plan as a script."""
     made = Script()
     for part in PARTS:
         part(plan, workload, made)
@@ -25,10 +18,17 @@ def script(plan: Plan, workload: Workload, title: str = "", lane: str = "") -> C
     return Code(text(made, plan, workload, f"{what}, as a script of its own."), tuple(made.beyond))
 
 
+def _own_loop(plan: Plan) -> bool:
+    return plan.backend != "generate"
+
+
 def _weights(plan: Plan, workload: Workload, made: Script) -> None:
     made.imports |= {"import torch", "from transformers import AutoModelForCausalLM, AutoTokenizer"}
     made.load |= _loaded(plan.dtype, plan.quantization, plan.device, made)
     made.load["attn_implementation"] = f'"{plan.attention}"'
+    path = resolve(plan.model).path
+    if file := path and gguf_file(path):
+        made.beyond.append(f"The weights are a GGUF file: add gguf_file={file.name!r} to every from_pretrained.")
 
 
 def _loaded(dtype: str, quantization: dict | None, device: str, made: Script) -> dict[str, str]:
@@ -87,21 +87,26 @@ def _sampling(plan: Plan, workload: Workload, made: Script) -> None:
     if not greedy:
         made.options |= {"temperature": repr(workload.temperature), "top_k": "0", "top_p": "1.0"}
         made.beyond.append("Samples are drawn in another order, so the text is another one.")
-    if BACKENDS[plan.backend]:  # generate would heed what the model's own settings say of repetition
+    if _own_loop(plan):  # generate would heed what the model's own settings say of repetition
         made.options["repetition_penalty"] = "1.0"
 
 
 def _cache(plan: Plan, workload: Workload, made: Script) -> None:
     made.options["use_cache"] = repr(plan.cache != "off")
     implementation = "offloaded" if plan.offload else {"static": "static"}.get(plan.cache)
-    if implementation:
+    if implementation and plan.speculation:
+        made.beyond.append("generate takes guesses back from a growing cache only.")
+    elif implementation:
         made.options["cache_implementation"] = f'"{implementation}"'
 
 
 def _compile(plan: Plan, workload: Workload, made: Script) -> None:
-    if not plan.compile:
+    if not plan.compile or plan.speculation:
         made.options["disable_compile"] = "True"
+        made.beyond += ["generate does not compile while it guesses."] * bool(plan.compile)
         return
+    if plan.quantization:
+        made.beyond.append("generate compiles quantized weights only where it says that it can, and warns if not.")
     made.imports.add("from transformers import CompileConfig")
     if plan.device == "cpu":
         made.imports.add("import torch._inductor.config")
@@ -118,7 +123,8 @@ def _compile(plan: Plan, workload: Workload, made: Script) -> None:
 def _speculation(plan: Plan, workload: Workload, made: Script) -> None:
     if plan.speculation:
         GUESSING[plan.speculation["kind"]](plan, made)
-        made.beyond.append("generate guesses before it has read the prompt, so its steps hold other tokens than ours.")
+        if _own_loop(plan):
+            made.beyond.append("generate guesses before it has read the prompt, so its steps hold other tokens.")
         if plan.dtype != "float32":
             made.beyond.append(
                 "In 16 bits steps of other widths round otherwise, so the text may part from the lane's."
@@ -176,8 +182,8 @@ def _beyond(plan: Plan, workload: Workload, made: Script) -> None:
         (plan.tensor_parallel > 1, f"{plan.tensor_parallel} ranks: the model stays whole."),
         (workload.open_loop, "Arrivals by the clock: all requests are there from the start."),
     ) if on]  # fmt: skip
-    if note := BACKENDS[plan.backend]:
-        made.beyond.append(note)
+    if _own_loop(plan):
+        made.beyond.append(OWN_LOOP)
 
 
 PARTS = (_weights, _attention, _sampling, _cache, _compile, _speculation, _threads, _beyond)

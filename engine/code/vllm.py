@@ -7,7 +7,6 @@ from typing import Any
 from engine.code.form import Code, commented, one_line
 from engine.models.resolve import RANDOM, resolve
 from engine.plan import Plan
-from engine.refusal import Refusal
 from engine.spec import Workload
 
 Flags = dict[str, Any]
@@ -15,9 +14,7 @@ Flags = dict[str, Any]
 
 
 def vllm(plan: Plan, workload: Workload, title: str = "", lane: str = "") -> Code:
-    """The lane as a server. Source: docs.vllm.ai, engine arguments. Raises Refusal for a lane without a model."""
-    if plan.shape is None and plan.settings:
-        raise Refusal("This lane has no model, so there is nothing to serve.", "Choose a lane that runs a model.")
+    """The lane as a server. Source: docs.vllm.ai, engine arguments."""
     flags: Flags = {"dtype": plan.dtype}
     beyond: list[str] = []
     for part in PARTS:
@@ -101,6 +98,8 @@ def _speculation(plan: Plan, workload: Workload, flags: Flags, beyond: list[str]
     if not plan.speculation:
         return
     config = GUESSING[plan.speculation["kind"]](plan)
+    if plan.draft and plan.draft["dtype"] != plan.dtype:
+        beyond.append(f"A draft in {plan.draft['dtype']}: vLLM loads it in the number format of the model.")
     if config:
         flags["speculative-config"] = {"num_speculative_tokens": plan.speculation["guesses"], **config}
     else:
@@ -115,11 +114,8 @@ def _lookup(plan: Plan) -> dict[str, Any]:
 
 def _second(plan: Plan) -> dict[str, Any]:
     source = resolve(plan.draft["model"])
-    own = (
-        {"quantization": QUANTIZED[kind]}
-        if (kind := (plan.draft["quantization"] or {}).get("kind")) in QUANTIZED
-        else {}
-    )
+    kind = (plan.draft["quantization"] or {}).get("kind")
+    own = {"quantization": QUANTIZED[kind]} if kind in QUANTIZED else {}
     return {"method": "draft_model", "model": source.repo or str(source.path), **own}
 
 
