@@ -31,6 +31,17 @@ def quantize(model: Any, settings: dict[str, Any], device: str) -> None:
     for name in names(model):
         model.set_submodule(name, convert(_linear(model.get_submodule(name))).to(device))
     model.to(device).eval()
+    if device == "cpu":
+        _own(model)
+
+
+def _own(model: Any) -> None:
+    """Copy what stayed as it is out of the file's mapping, which else keeps all of the file in memory."""
+    from torch.nn import Parameter
+
+    for weight in model.parameters():
+        if type(weight) is Parameter:
+            weight.data = weight.data.clone()
 
 
 def names(model: Any) -> list[str]:

@@ -33,16 +33,16 @@ def test_the_machine_is_measured_before_the_first_lane(ran):
     records, found = ran
     phases = [(record.lane, record.event.name) for record in records if isinstance(record.event, Phase)]
     assert phases[:2] == [(0, "probe"), (1, "probe")]
-    assert all(lane["phases"]["load_s"] < 30 for lane in found["lanes"]), "its time is in no lane's account"
+    assert all("probe_s" not in lane["phases"] for lane in found["lanes"]), "its time is in no lane's account"
     assert found["machine"]["measured"]["devices"]["cpu"]["bandwidth"]
 
 
 @pytest.mark.model
 def test_both_phases_of_both_lanes_have_a_share(ran):
     for lane in ran[1]["lanes"]:
-        for phase, least in (("prefill", 0.001), ("decode", 0.01)):
-            one = lane["ceiling"][phase]
-            assert one["bound"] in ("memory", "compute", "overhead") and least < one["share"] < 2, (lane["name"], phase)
+        for one in lane["ceiling"].values():
+            assert one["bound"] in ("memory", "compute", "overhead") and one["share"] > 0
+            assert one["share"] == pytest.approx(one["predicted_ms"] / one["measured_ms"])
     plain, packed = (lane["ceiling"]["decode"]["bytes"]["weights"] for lane in ran[1]["lanes"])
     assert plain == 4 * (134_515_008 + 576), "the head is the embedding, and is read once"
     assert packed == pytest.approx(106_168_320 * 0.5625 + 2 * 28_346_688, rel=0.001)
