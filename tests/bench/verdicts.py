@@ -16,6 +16,7 @@ EXPERIMENTS = 100
 TOKENS = 8
 FACTORS = (1.0, 1.05, 1 / 1.03)
 """What lane B's true speed is, times lane A's: equal, 5 % faster, 3 % slower."""
+COUNTED = {"pairs": "as a run does", "all": "withdrawn rounds too"}
 HEADLINE = METRICS["output_tok_per_s"]
 
 
@@ -29,8 +30,9 @@ def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
     workload = {"prompts": ["Name three colours."], "max_new_tokens": TOKENS}
     experiment = Experiment.read({"rounds": rounds, "model": model, "workload": workload, "lanes": {"A": {}, "B": {}}})
     found = [_series(measure(experiment, pool)) for _ in range(count)]
-    table = [_row(factor, found) for factor in FACTORS]
-    print(heading("lane B is truly", "experiments", "faster", "slower", "same", "cannot tell", "interval holds truth"))
+    table = [_row(factor, found, which) for which in COUNTED for factor in FACTORS]
+    words = ("faster", "slower", "same", "cannot tell")
+    print(heading("lane B is truly", "counted", "experiments", *words, "interval holds truth"))
     for row in table:
         print(line(*map(str, row.values())), flush=True)
     print(_noise(found, time.perf_counter() - start))
@@ -38,30 +40,30 @@ def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
 
 
 def _series(found: dict[str, Any]) -> dict[str, Any]:
-    """One experiment's pairs (B, A) in tokens per second, as its verdict used them."""
+    """One experiment's pairs (B, A) in tokens per second: those of its verdict, and all that were asked for."""
     first, second = found["lanes"]
     turns = list(zip(second["rounds"], first["rounds"], strict=True))
-    kept = [(b[HEADLINE.name], a[HEADLINE.name]) for b, a in turns if not a["withdrawn"] and not b["withdrawn"]]
-    word = found["verdicts"][0]["word"]
-    return {"pairs": kept, "withdrawn": len(turns) - len(kept), "rounds": len(turns), "word": word}
+    pairs = [(b[HEADLINE.name], a[HEADLINE.name]) for b, a in turns]
+    kept = [pair for pair, (b, a) in zip(pairs, turns, strict=True) if not a["withdrawn"] and not b["withdrawn"]]
+    asked = found["experiment"]["rounds"]
+    return {"pairs": kept, "all": pairs[:asked], "withdrawn": len(turns) - len(kept), "rounds": len(turns)}
 
 
-def _row(factor: float, found: list[dict[str, Any]]) -> dict[str, Any]:
-    verdicts = [judge("B", "A", HEADLINE, [(b * factor, a) for b, a in one["pairs"]]) for one in found]
+def _row(factor: float, found: list[dict[str, Any]], which: str) -> dict[str, Any]:
+    verdicts = [judge("B", "A", HEADLINE, [(b * factor, a) for b, a in one[which]]) for one in found]
     words = Counter(verdict.word for verdict in verdicts)
     known = [verdict for verdict in verdicts if verdict.low and verdict.high]
     held = sum(verdict.low <= factor <= verdict.high for verdict in known)
     return {
-        "truth": f"{factor:.3f}× as fast", "experiments": len(verdicts),
+        "truth": f"{factor:.3f}× as fast", "counted": COUNTED[which], "experiments": len(verdicts),
         **{word: words[word] for word in ("faster", "slower", "same", "cannot tell")},
         "covered": f"{held} of {len(known)}",
     }  # fmt: skip
 
 
 def _noise(found: list[dict[str, Any]], seconds: float) -> str:
-    logs = [[math.log(b / a) for b, a in one["pairs"]] for one in found if len(one["pairs"]) > 1]
-    scatter = median(stdev(one) for one in logs) if logs else math.nan
-    bias = math.exp(sum(map(sum, logs)) / sum(map(len, logs))) if logs else math.nan
+    logs = [[math.log(b / a) for b, a in one["all"]] for one in found if len(one["all"]) > 1]
+    scatter, bias = median(map(stdev, logs)), math.exp(sum(map(sum, logs)) / sum(map(len, logs)))
     gone, taken = (sum(one[key] for one in found) for key in ("withdrawn", "rounds"))
     return (
         f"\nA pair scatters by {scatter:.1%} (median of the experiments); lane B over lane A in all: {bias:.4f}. "
