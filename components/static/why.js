@@ -3,20 +3,20 @@
 import { amount, make, spoken, swatch } from "./units.js";
 
 const STYLE = `
-.why { margin: 14px 0 0; }
-.why figcaption { margin-bottom: 8px; }
-.why figcaption small { color: var(--ink-2); display: block; font-size: 12.5px; }
-.why .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); gap: 10px; }
-.why article { background: var(--card); border: 1px solid var(--rule); border-left: 3px solid var(--lane); border-radius: var(--radius); padding: 10px 12px; min-width: 0; }
-.why h4 { margin: 0 0 6px; font-size: 13px; display: flex; align-items: center; gap: 6px; color: var(--ink); }
-.why p { margin: 0; font-size: 13.5px; line-height: 1.45; color: var(--ink); overflow-wrap: anywhere; }
-.why section + section { margin-top: 10px; padding-top: 10px; border-top: 1px solid var(--rule); }
-.why dl { display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 6px 0 0; font-size: 12px; color: var(--ink-2); }
-.why dl div { display: flex; gap: 5px; }
-.why dd { margin: 0; color: var(--ink); white-space: nowrap; }
-.why dt { white-space: nowrap; }
-.why dd small { color: var(--ink-2); }
-.why button { margin-top: 8px; white-space: normal; text-align: left; }
+.because { margin: 14px 0 0; }
+.because figcaption { margin-bottom: 8px; }
+.because figcaption small { color: var(--ink-2); display: block; font-size: 12.5px; }
+.because .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); gap: 10px; }
+.because article { background: var(--card); border: 1px solid var(--rule); border-left: 3px solid var(--lane); border-radius: var(--radius); padding: 10px 12px; min-width: 0; }
+.because h4 { margin: 0 0 6px; font-size: 13px; display: flex; align-items: center; gap: 6px; color: var(--ink); }
+.because p { margin: 0; font-size: 13.5px; line-height: 1.45; color: var(--ink); overflow-wrap: anywhere; }
+.because section + section { margin-top: 10px; padding-top: 10px; border-top: 1px solid var(--rule); }
+.because dl { display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 6px 0 0; font-size: 12px; color: var(--ink-2); }
+.because dl div { display: flex; gap: 5px; }
+.because dd { margin: 0; color: var(--ink); white-space: nowrap; }
+.because dt { white-space: nowrap; }
+.because dd small { color: var(--ink-2); }
+.because button { margin-top: 8px; white-space: normal; text-align: left; }
 `;
 
 // `names` are the lanes' names, `data` is what components/why.py makes: for each lane its cards.
@@ -27,7 +27,7 @@ export function why(names, data) {
   });
   const text = "From the figures of this run alone. Beside each figure is that of the first lane.";
   const caption = make("figcaption", {}, make("b", {}, "Why"), make("small", {}, text));
-  return make("figure", { class: "why" }, make("style", {}, STYLE), caption, cards);
+  return make("figure", { class: "because" }, make("style", {}, STYLE), caption, cards);
 }
 
 function card(names, number, lane) {
