@@ -11,8 +11,8 @@ PARTS = {"text": "the opening of Alice's Adventures in Wonderland", "prompt": "t
 def of(result: dict[str, Any]) -> dict[str, Any] | None:
     """Of each lane None where it loses nothing, else its `parts` or a sentence `why` there are none.
 
-    A part has its `title`, `kl_mean`, `kl_p99` (nats, None where unknown) and the figures as `rows` of title, value,
-    unit and tip. `read` says when that was read, if it was an earlier run.
+    A part has its `title`, `kl_mean`, `kl_p99` (nats, None where unknown) and the figures as `rows` of key, title,
+    value, unit and tip. `read` says when that was read, if it was an earlier run.
     """
     lanes = [_lane(lane) for lane in result["lanes"]]
     references = [lane["quality"]["reference"] for lane in result["lanes"] if lane.get("quality")]
@@ -36,7 +36,8 @@ def _lane(lane: dict[str, Any]) -> dict[str, Any] | None:
 
 def _part(lane: dict[str, Any], part: str, figures: dict[str, Any]) -> dict[str, Any]:
     rows = [
-        {"title": row.title, "value": row.read(lane, part), "unit": row.unit, "tip": row.definition} for row in FIGURES
+        {"key": row.name, "title": row.title, "value": row.read(lane, part), "unit": row.unit, "tip": row.definition}
+        for row in FIGURES
     ]
     title = f"{figures['tokens']:,} tokens of {PARTS[part]}"
     return {"part": part, "title": title, "kl_mean": figures["kl_mean"], "kl_p99": figures["kl_p99"], "rows": rows}

@@ -20,7 +20,7 @@ MOST_ANSWERS = 512
 """Positions of the workload's own answers, all requests together."""
 MOST_BYTES = 2**30
 """Of the reference's logits on the disk: 2,048 tokens of a vocabulary of 131,000, fewer of a larger one."""
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """A lane that reads slowly stops then, unless it has read fewer than the least number of tokens."""
 LEAST_TOKENS = 256
 LOGITS, PASSAGES = "logits.f32", "passages.json"
