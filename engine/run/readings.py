@@ -33,7 +33,7 @@ def key(plan: Plan, reference: Plan, model: str, texts: Any) -> str:
 
 
 def known(name: str) -> dict[str, Any] | None:
-    """The figures of an `earlier` reading with the moment `read`; None where there is none, or none that can be read."""
+    """The figures of an `earlier` reading with the moment `read`; None where none is there or can be read."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         found = json.loads(_file(name).read_text("utf-8"))
         if isinstance(found["kl_mean"], float) and isinstance(found["read"], float):
