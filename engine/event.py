@@ -89,11 +89,11 @@ class Conditions:
     """What happened on the machine during a turn of `seconds`; None is unknown.
 
     `own`, `others` and `idle` are processor seconds over all `cores`: of this lane's processes, of everything else,
-    and of nobody; `waited` is how long the lane's threads were ready to run and got no core. `swapped` counts bytes
-    of the whole machine, `faults` the lane's pages that came from a disk. `held` are seconds in which a quota held it back, `throttles` how often heat slowed the processor, `heat` the
-    seconds in which heat or power slowed the GPU; `strangers` are other processes that computed on it, and `clock`
-    is its speed in MHz at the end. `recompiles` counts graphs that were compiled meanwhile, `suspended` the seconds
-    that the machine slept.
+    and of nobody; `waited` is how long the lane's threads were ready to run and got no core. `swapped` counts bytes of
+    the whole machine, `faults` the lane's pages that came from a disk. `held` are seconds in which a quota held it
+    back, `throttles` how often heat slowed the processor, `heat` the seconds in which heat or power slowed the GPU;
+    `strangers` are other processes that computed on it, and `clock` is its speed in MHz at the end. `recompiles`
+    counts graphs that were compiled meanwhile, `suspended` the seconds that the machine slept.
     """
 
     t: float
