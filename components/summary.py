@@ -7,6 +7,7 @@ from engine.measure.metrics import ITL, METRICS
 from engine.measure.quality import FIGURES, Figure
 
 ENERGY = "What the whole device took in turns of 5 s and more, for each output token."
+OTHERS = "Processor time that other programs took during the rounds: the browser of this page may be one of them."
 COST = "Price of an hour by the output tokens of an hour. Set your own price under Sampling and template."
 FURTHER = (
     ("memory", "weights_bytes", "Weights", "bytes", "lower", "Bytes of the loaded model's weights."),
@@ -14,6 +15,7 @@ FURTHER = (
     ("memory", "peak_bytes", "Peak memory", "bytes", "lower", "The most that the engine's process held."),
     ("energy", "joules_per_token", "Energy per token", "J", "lower", ENERGY),
     ("cost", "per_million_tokens", "Cost of a million tokens", "$", "lower", COST),
+    ("conditions", "others_cores", "Other programs", "cores", "lower", OTHERS),
 )
 """Rows of the table beside METRICS: where in a lane's result, key, title, unit, better, definition."""
 

@@ -215,6 +215,7 @@ FACTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "Activations / slack / program at the peak, MB": _parts,
     "Energy, J per token": _known("energy", "joules_per_token"),
     "Cost, $ per million tokens": _known("cost", "per_million_tokens"),
+    "Cores that other programs used": _known("conditions", "others_cores"),
     "Rounds withdrawn": _withdrawn,
     "Warm-ups discarded, last two apart": _warmup,
 }

@@ -16,7 +16,7 @@ from engine.measure.metrics import METRICS, acceptance, itl_ms
 from engine.measure.occupancy import occupancy
 from engine.measure.prices import cost
 from engine.measure.quality import price
-from engine.measure.rounds import account, said, spoil
+from engine.measure.rounds import account, conditions, said, spoil
 from engine.measure.timeline import RequestLine, Terms, Timeline
 from engine.measure.verdict import MIN_PAIRS, Verdict, judge
 from engine.measure.why import findings, spoken
@@ -114,6 +114,7 @@ def _lane(experiment: Experiment, name: str, fold: LaneFold, reference: LaneFold
         "hint": failure.hint if failure else None,
         "phases": {cost: costs.get(cost) for cost in COSTS},
         "warmup": effective.pop("warmup", None),
+        "conditions": conditions(fold.clean.values()),
         "rounds": [_round(line) | {"withdrawn": said(fold, n)} for n, line in sorted(rounds.items())],
         "metrics": _metrics(list(fold.clean.values())),
         "speculation": speculation(rounds.values()),

@@ -1,6 +1,7 @@
 """Rounds: which of them are withdrawn, in which lane it happened, and how that is said."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from engine.measure.timeline import Timeline
@@ -39,6 +40,17 @@ def said(lane: Any, number: int) -> str | None:
     if clause := lane.withdrawn.get(number):
         return f"Withdrawn: {clause}."
     return "Withdrawn, because the same round of another lane was."
+
+
+def conditions(turns: Iterable[Timeline]) -> dict[str, float | None]:
+    """What others took while a lane ran, in cores, and how many of its own it waited for: medians over its turns."""
+    seen = [one for line in turns for one in line.conditions if one.seconds]
+    others = [max(0.0, one.others) / one.seconds for one in seen if one.others is not None]
+    waits = [max(0.0, one.waited) / one.seconds for one in seen if one.waited is not None]
+    return {
+        "others_cores": median(others) if others else None,
+        "waited_cores": median(waits) if waits else None,
+    }
 
 
 def account(out: Mapping[int, str], taken: Sequence[int]) -> tuple[int, str]:

@@ -2,10 +2,10 @@
 
 from engine.event import Conditions
 
-WAITED, WAIT_S = 0.1, 0.005
+WAITED, WAIT_S = 0.25, 0.005
 """Cores' worth of waiting from which a turn is withdrawn, beyond a few milliseconds. On two cores a quiet turn waits
-for up to 0.02, at 0.1 it takes 9 % longer, and beside a program that fills a core it waits for 0.43 and more."""
-CROWDED, ROOM = 0.4, 0.25
+for up to 0.02, beside a browser that draws this page for 0.15, and beside a program that fills a core for 0.43."""
+CROWDED, ROOM = 0.6, 0.25
 """Where waiting is not counted: cores that others may use, or this share of what stayed idle."""
 GRAIN_S = 0.05
 """Processor times are counted in hundredths of a second: less than this is not told from nothing."""

@@ -29,7 +29,7 @@ def test_a_run_prints_a_table_writes_the_contract_and_can_be_replayed(engine, tm
     lane = found["lanes"][1]
     assert {"name", "lane", "effective", "status", "why", "hint", "phases", "rounds", "metrics", "memory", "tokens",
             "text", "equality", "speculation", "warmup", "occupancy", "quality", "ceiling", "energy", "cost",
-            "findings"} == set(lane)  # fmt: skip
+            "conditions", "findings"} == set(lane)  # fmt: skip
     assert len(lane["rounds"]) == 2 and lane["metrics"]["tpot_ms"] > 0 and len(lane["tokens"][0]) == 60
     assert {"fetch_s", "load_s", "compile_s", "warmup_s"} <= set(lane["phases"])
     assert {"weights_bytes", "kv_bytes", "peak_bytes", "rss_bytes"} <= set(lane["memory"])

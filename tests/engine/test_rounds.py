@@ -13,6 +13,7 @@ from engine.run.runner import Run
 from engine.spec import Experiment
 
 CROWDED = {"cores": 2, "own": 1.0, "others": 1.0, "idle": 0.0, "waited": 0.8}
+QUIET = {"cores": 2, "own": 3.8, "others": 0.1, "idle": 0.1, "waited": 0.02}
 
 
 def experiment(rounds: int, lanes: str = "AB", **workload) -> Experiment:
@@ -27,7 +28,7 @@ def records(rounds: int, spoiled: dict[int, set[int]]) -> list[Record]:
         for number in range(rounds):
             bad = number in spoiled.get(lane, set())
             steps = [Step(gap * (10 if bad else 1) * (place + 1), (0,), ((place,),)) for place in range(3)]
-            seen = Conditions(9.0, 2.0, **(CROWDED if bad else {}))
+            seen = Conditions(9.0, 2.0, **(CROWDED if bad else QUIET))
             events = (Request(0.0, 0, 2), *steps, seen, Finished(9.0))
             found += [Record(lane, number, event) for event in events]
     return found
@@ -38,6 +39,7 @@ def test_a_withdrawn_round_and_its_pair_are_left_out_of_medians_and_verdicts():
     first, second = found["lanes"]
     verdict = found["verdicts"][0]
     assert (verdict["pairs"], verdict["withdrawn"], verdict["word"]) == (6, 2, "faster")
+    assert second["conditions"] == {"others_cores": 0.05, "waited_cores": 0.01}
     assert verdict["ratio"] == pytest.approx(2) and second["metrics"]["tpot_ms"] == pytest.approx(100)
     assert "2 of 8 rounds were withdrawn and left out: other programs used 0.5 of 2 cores." in verdict["sentence"]
     assert second["rounds"][2]["withdrawn"] == "Withdrawn: other programs used 0.5 of 2 cores."
