@@ -23,11 +23,15 @@ TOKENS = 64
 READER = """
 import json, sys
 from components.race import Race
-from engine.event import Record, from_dict
+from engine.event import TERMINAL, Record, from_dict
 from engine.spec import Experiment
 race = Race(Experiment.read(json.loads(sys.argv[1])))
+turn = None
 for count, line in enumerate(sys.stdin):
-    race.see([Record(0, count // 200, from_dict(json.loads(line)))])
+    event = from_dict(json.loads(line))
+    race.see([Record(0, turn, event)])
+    if isinstance(event, TERMINAL):
+        turn = 0 if turn is None else turn + 1
     if count % 6 == 0:
         race.tick()
 """
@@ -98,6 +102,7 @@ def _reader(experiment: Experiment):
     os.close(ends[0])
     try:
         yield ends[1]
+        assert process.poll() is None, "the reader ended before the run did, so nothing was observed"
     finally:
         os.close(ends[1])
         process.kill()
