@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -67,6 +68,9 @@ def bare(rounds: int, model: str) -> dict[str, Any]:
         for number in range(rounds + 1):
             for name in sorted(rates, reverse=bool(number % 2)):
                 rates[name].append(_rate(worker, command, experiment, name == "bare"))
+        while not worker.sender.waiting.empty():
+            time.sleep(0.1)
+        time.sleep(0.1)  # the last event may be on its way still
     pairs = [seen / alone for alone, seen in zip(rates["bare"][1:], rates["observed"][1:], strict=True)]
     ratio, low, high = interval(pairs)
     print(f"Everything on against a bare loop: rate ratio {ratio:.4f} ({low:.4f} to {high:.4f}; {len(pairs)} pairs).")
