@@ -37,18 +37,22 @@ GOALS: dict[str, tuple[str, tuple[str, ...]]] = {
     "first token soonest": ("ttft_ms", ("kl<=0.02",)),
 }
 SEEDS = 20
+PASSES = 3
 TOKENS = 32
 
 
 def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
-    """The recorded figure of a configuration is what a replayed search is told; only the live one measures again."""
+    """The recorded figure of a configuration is what a replayed search is told; only the live one measures again.
+
+    The grid is measured in passes, and a configuration's figure is its median: drift falls on all alike.
+    """
     workload = {"prompts": [TEXT], "max_new_tokens": TOKENS}
-    experiment = Experiment.read({"model": model, "rounds": min(rounds, 3), "workload": workload, "lanes": {"A": {}}})
+    experiment = Experiment.read({"model": model, "rounds": 1, "workload": workload, "lanes": {"A": {}}})
     axes = [Axis.read(text) for text in OVER]
     with tempfile.TemporaryDirectory() as folder:
         jobs = Jobs(Store(Path(folder) / "history.db"), pool)
-        grid = conducted(jobs, Sweep(experiment, axes))
-        known = {key(entry): entry.outcome for entry in grid.values() if not entry.point.role}
+        grids = [conducted(jobs, Sweep(experiment, axes)) for _ in range(min(rounds, PASSES))]
+        known = medians(grids)
         able = [found for found in known.values() if found.state == "done"]
         budget = len(able) // 3
         print(f"Grid: {len(known)} points, {len(able)} of which can run; a search may make {budget} runs.\n")
@@ -56,8 +60,8 @@ def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
         kept = {name: _replayed(name, experiment, axes, known, budget) for name in GOALS}
         live = _live(jobs, experiment, axes, known, budget)
         jobs.close()
-    points = [{"label": entry.point.label, "state": entry.outcome.state, **entry.outcome.lanes.get("A", {})}
-              for entry in grid.values()]  # fmt: skip
+    labels = {key(entry): entry.point.label for entry in grids[0].values()}
+    points = [{"label": labels[one], "state": o.state, **o.lanes.get("A", {})} for one, o in known.items()]
     return {"points": points, "budget": budget, "replayed": kept, "live": live}
 
 
@@ -68,6 +72,21 @@ def conducted(jobs: Jobs, study: Study) -> dict[int, Entry]:
     while studies.state(id) == "running":
         time.sleep(0.2)
     return dict(studies.active[id].snapshot())
+
+
+def medians(grids: list[dict[int, Entry]]) -> dict[str, Outcome]:
+    """What came of each configuration over all passes."""
+    several: dict[str, list[Outcome]] = {}
+    for entry in [entry for grid in grids for entry in grid.values()]:
+        several.setdefault(key(entry), []).append(entry.outcome)
+    return {one: _median([o for o in some if o.state == "done"]) or some[0] for one, some in several.items()}
+
+
+def _median(some: list[Outcome]) -> Outcome | None:
+    if not some:
+        return None
+    values = {name: [v for o in some if (v := o.value(name)) is not None] for name in AXES}
+    return Outcome("done", "", None, {"A": {name: median(found) if found else None for name, found in values.items()}})
 
 
 def key(entry: Entry) -> str:
