@@ -26,7 +26,7 @@ def waterfall(effects: dict[str, Any], title: str) -> dict[str, Any] | None:
             reached *= effect["ratio"]
     if not bars:
         return None
-    if effects["together"]:
+    if effects["together"] and len(bars) > 1:
         bars.append(_bar("all together", 1.0, effects["together"], WHOLE))
     figure = go.Figure(layout=_layout(title))
     for bar in bars:
@@ -41,10 +41,9 @@ def _bar(name: str, start: float, effect: dict[str, Any], colour: str) -> dict[s
     end = start * ratio
     known = effect["low"] is not None
     return {
-        "x": [escape(name)], "base": [start], "y": [end - start], "text": [percent(ratio)], "textposition": "outside",
+        "x": [f"{escape(name)}<br>{percent(ratio)}"], "base": [start], "y": [end - start],
         "error_y": {"array": [high - end], "arrayminus": [end - low], "thickness": 1.2, "width": 5, "visible": known},
         "hovertemplate": f"{_told(name, effect)}<extra></extra>", "meta": {"colour": colour}, "width": 0.6,
-        "cliponaxis": False,
     }  # fmt: skip
 
 

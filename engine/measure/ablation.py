@@ -154,7 +154,9 @@ def sentence(rates: Rates, names: Mapping[str, str]) -> str:
         text += f", together {percent(whole.ratio)}{_compared(rates, toggles, each)}"
     fewest = min(effect.pairs for effect in [*each.values(), whole] if effect)
     return (
-        f"{text}." if fewest >= MIN_PAIRS else f"A quick look: {text}. What is real takes at least {MIN_PAIRS} passes."
+        f"{text}."
+        if fewest >= MIN_PAIRS
+        else f"A quick look: {text}. Whether that is real takes at least {MIN_PAIRS} passes."
     )
 
 
