@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from transformers import Cache, StaticCache
+from transformers.cache_utils import DynamicLayer
 
 from engine.decode.quantized import QuantizedLayer, packable, packed_bytes, values_group
 from engine.models.architecture import Architecture
@@ -54,14 +55,22 @@ def footprint(cache: Cache | None, shape: Architecture, length: int) -> dict[str
 
 
 def bits(cache: Cache | None) -> str | None:
-    """Bits of keys and values in the layers that pack them, such as 8/4; None where nothing is packed."""
-    packed = next((layer for layer in cache.layers if isinstance(layer, QuantizedLayer)), None) if cache else None
-    return "/".join(map(str, packed.bits)) if packed else None
+    """Bits of keys and values in the layers that pack them, such as 8/4; None where nothing is packed.
+
+    "partly 8/4" where a layer that keeps all its tokens is not packed; those that slide stay as they are.
+    """
+    layers = cache.layers if cache else []
+    packed = [layer for layer in layers if isinstance(layer, QuantizedLayer)]
+    if not packed:
+        return None
+    plain = any(type(layer) is DynamicLayer for layer in layers)
+    return f"{'partly ' if plain else ''}{'/'.join(map(str, packed[0].bits))}"
 
 
 def window(cache: Cache | None) -> int | None:
-    """The window of the layers that keep sinks beside it."""
-    return next((layer.window for layer in cache.layers if hasattr(layer, "sinks")), None) if cache else None
+    """The window that all layers have, with sinks beside it; None where one of them keeps everything."""
+    found = {layer.window if hasattr(layer, "sinks") else None for layer in cache.layers} if cache else {None}
+    return found.pop() if len(found) == 1 else None
 
 
 def _room(layer: Any, length: int) -> int:

@@ -46,10 +46,11 @@ class Prefixes:
         return sum(beginning.bytes for beginning in self.kept)
 
     def facts(self) -> dict[str, Any]:
-        """Tokens of the turn's prompts, how many of them were taken over, and what is kept."""
+        """Tokens of the turn's prompts, how many were taken over, and what is kept; no kind where none was read."""
         rate = self.reused / self.prompt_tokens if self.prompt_tokens else 0.0
         counts = {"prompt_tokens": self.prompt_tokens, "reused": self.reused, "hit_rate": rate}
-        return {"kind": "kept beginnings", "beginnings": len(self.kept), "bytes": self.bytes, **counts}
+        kind = "kept beginnings" if self.prompt_tokens else None
+        return {"kind": kind, "beginnings": len(self.kept), "bytes": self.bytes, **counts}
 
     def read(self, batch: Batch, emit: Emit, stepper: Cached, ids: torch.Tensor) -> torch.Tensor:
         """Read the prompts of a batch, [batch, width] padded on the left; logits of the last position."""

@@ -1,7 +1,7 @@
 """What was really loaded, read back from the modules: dtype, quantization, attention, device, bytes."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from engine.models.sharded import own, shares
@@ -18,9 +18,11 @@ TORCHAO = {
 def effective(model: Any) -> dict[str, Any]:
     """What a lane reports as loaded."""
     return {
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": _format(model.dtype),
         "quantization": quantization(model),
         "double_quantization": any(getattr(state, "nested", False) for state in _states(model)),
+        "outlier_threshold": _shared(getattr(module.state, "threshold", None) for module in _eight_bits(model)),
+        "compute_format": _shared(_format(module.compute_dtype) for module in _four_bits(model)),
         "attention": model.config._attn_implementation,
         "device": str(model.device),
         "tensor_parallel": shares(model),
@@ -44,6 +46,24 @@ def quantization(model: Any) -> dict[str, Any] | None:
     head = model.get_output_embeddings()
     plain = [module for module in layers if module is not head and _kind(module, model) != kind]
     return {"class": name, "kind": f"partly {kind}" if plain else kind, "layers": len(found), "of": len(layers)}
+
+
+def _eight_bits(model: Any) -> Iterator[Any]:
+    return (module for module in model.modules() if type(module).__name__ == "Linear8bitLt")
+
+
+def _four_bits(model: Any) -> Iterator[Any]:
+    return (module for module in model.modules() if type(module).__name__ == "Linear4bit")
+
+
+def _format(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _shared(values: Iterable[Any]) -> Any:
+    """The value that all have; None where there are none, and what there is where they differ."""
+    found = list(dict.fromkeys(values))
+    return " and ".join(map(str, found)) if len(found) > 1 else next(iter(found), None)
 
 
 def _states(model: Any) -> Iterator[Any]:

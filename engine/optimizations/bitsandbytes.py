@@ -79,6 +79,10 @@ class BitsAndBytes(WeightQuantization):
         self.claim(plan, **own)
         if self.double:
             plan.expected["double_quantization"] = True
+        if self.kind == "int8":
+            plan.expected["outlier_threshold"] = self.threshold
+        elif self.compute != "auto":
+            plan.expected["compute_format"] = self.compute
 
     on_generate = on_transformers
 

@@ -1,0 +1,211 @@
+"""Silent fallbacks, planted one by one: what was asked for and did not run is found in what really ran (M11)."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from engine.decode import attention, caches, drafting, modules, session
+from engine.decode.stepper import Growing
+from engine.measure.machine import machine
+from engine.models import effective, load, quantize
+from engine.optimizations import Optimization
+from engine.plan import Plan
+from engine.registry import optimizations
+from engine.spec import Lane, Workload, plan_for
+from tests.engine.contract import SESSIONS, Case, configurations, ids
+from tests.engine.tiny_models import tiny
+
+PROMPTS = ("The lamp is lit, and so it is. The lamp", "The lamp is lit, and so be it. The lamp")
+UNREAD = {"batching"}
+"""What can be seen in a run's own steps, and needs no reading back."""
+PLAIN_MACHINE = replace(machine(), instructions=())
+"""One on which bitsandbytes is trusted to heed what this processor's path ignores."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Iterator[Any]:
+    """One thread, and widths that every kind of quantization takes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tiny("llama", tmp_path_factory.mktemp("fallbacks"), intermediate_size=128)
+    torch.set_num_threads(before)
+
+
+def ran(folder: Any, opts: dict[str, Any]) -> list[str]:
+    """Run a lane; where what ran is not what was asked for, a sentence each."""
+    lane = Lane(opts=opts)
+    plan = plan_for(lane, str(folder), PLAIN_MACHINE)
+    one, workload = SESSIONS[plan.backend](), Workload(prompts=PROMPTS, max_new_tokens=6, chat=False)
+    one.recheck = lambda shape: plan_for(lane, str(folder), PLAIN_MACHINE, shape)
+    one.prepare(plan, workload, lambda event: None)
+    one.run(plan, workload, lambda event: None)
+    return plan.unmet(one.effective())
+
+
+def patched(where: Any, name: str, made: Callable) -> Callable:
+    """A sabotage: `made` receives what it takes the place of."""
+    return lambda monkeypatch: monkeypatch.setattr(where, name, made(getattr(where, name)))
+
+
+def loaded_as(**changes: Any) -> Callable:
+    """The loader does something else than it is asked to, and says nothing."""
+    make = load.load_model
+    return patched(
+        session.load, "load_model", lambda _: lambda s, f, plan, *rest: make(s, f, replace(plan, **changes), *rest)
+    )
+
+
+def quantized_as(**changes: Any) -> Callable:
+    """The quantizer takes other settings."""
+    return patched(
+        quantize, "quantize", lambda real: lambda model, settings, device: real(model, settings | changes, device)
+    )
+
+
+def compiled_as(make: Callable) -> Callable:
+    return patched(modules, "compile_step", lambda _: lambda model, plan: make(model))
+
+
+def in_pieces(model: Any) -> Any:
+    """Compiled, but for a call in the middle that the compiler cannot follow."""
+
+    def forward(*given: Any, **named: Any) -> Any:
+        out = model.forward(*given, **named)
+        torch._dynamo.graph_break()
+        out.logits = out.logits + 0
+        return out
+
+    return torch.compile(forward, backend="eager", dynamic=False)
+
+
+def whole(model: Any) -> Any:
+    return torch.compile(model.forward, backend="eager", dynamic=False, fullgraph=True)
+
+
+NOT_QUANTIZED = patched(quantize, "quantize", lambda _: lambda model, settings, device: None)
+ONE_LEFT_OUT = patched(quantize, "names", lambda real: lambda model: real(model)[1:])
+FULL_CACHE = patched(
+    modules.ModuleSession, "_stepper", lambda _: lambda self, plan, batch: Growing(self.model, batch.pad)
+)
+AS_MATH = patched(session, "allowed", lambda _: lambda plan: sdpa_kernel(SDPBackend.MATH))
+PLAINLY = patched(drafting.Drafting, "turn", lambda _: lambda self, plan, stepper, batch, sampling, length, emit:
+                  modules.decode(stepper, batch, sampling, emit))  # fmt: skip
+EVERY_OTHER_PLAIN = patched(caches, "_packed", lambda real: lambda layer, knobs, count=itertools.count():
+                            layer if next(count) % 2 else real(layer, knobs))  # fmt: skip
+UNMERGED = patched(modules, "merge_projections", lambda _: lambda model: None)
+UNREAD_PREFIX = patched(modules.Prefixes, "read", lambda _: lambda self, batch, emit, stepper, ids: stepper.read(ids))
+ONE_THREAD = patched(torch, "set_num_threads", lambda real: lambda count: real(1))
+NO_SLOTS = patched(modules.ModuleSession, "turn", lambda real: lambda self, plan, *rest:
+                   real(self, replace(plan, continuous=None), *rest))  # fmt: skip
+ONE_BY_ONE = patched(modules.ModuleSession, "serve", lambda real: lambda self, plan, *rest:
+                     real(self, replace(plan, continuous=None), *rest))  # fmt: skip
+DRAFT_IN_FULL = patched(drafting, "replace", lambda real: lambda plan, **_: plan)
+
+PLANTS: list[tuple[str, str, dict[str, Any], Callable]] = [
+    ("dtype", "bfloat16 loaded as float32", {"precision": {"dtype": "bfloat16"}}, loaded_as(dtype="float32")),
+    ("attention", "eager loaded as sdpa", {"attention": {"kernel": "eager"}}, loaded_as(attention="sdpa")),
+    ("attention", "flex loaded as sdpa", {"attention": {"kernel": "flex"}}, loaded_as(attention="sdpa")),
+    ("sdpa", "flash run as math", {"attention": {"kernel": "flash"}}, AS_MATH),
+    ("quantization", "fp8 run as float32", {"torchao": {"kind": "fp8-weight-only"}}, NOT_QUANTIZED),
+    ("quantization", "fp8 run as bfloat16",
+     {"precision": {"dtype": "bfloat16"}, "torchao": {"kind": "fp8-weight-only"}}, NOT_QUANTIZED),
+    ("quantization", "dynamic run as weight-only", {"torchao": {"kind": "int8-dynamic"}},
+     quantized_as(kind="int8-weight-only")),
+    ("quantization", "int8 not quantized", {"bitsandbytes": {"kind": "int8"}}, NOT_QUANTIZED),
+    ("quantization", "nf4 run as fp4", {"bitsandbytes": {"kind": "nf4"}}, quantized_as(kind="fp4")),
+    ("quantization", "one layer left out", {"bitsandbytes": {"kind": "int8"}}, ONE_LEFT_OUT),
+    ("double_quantization", "scales left alone", {"bitsandbytes": {"double": True}}, quantized_as(double=False)),
+    ("outlier_threshold", "threshold ignored", {"bitsandbytes": {"kind": "int8", "threshold": 0.0}},
+     quantized_as(threshold=6.0)),
+    ("compute_format", "multiplied in float32", {"bitsandbytes": {"compute": "bfloat16"}},
+     quantized_as(compute="float32")),
+    ("kv", "static run as dynamic", {"kv_cache": {"kind": "static"}}, FULL_CACHE),
+    ("kv", "off run with a cache", {"kv_cache": {"kind": "off"}}, FULL_CACHE),
+    ("kv_bits", "one of two layers not packed", {"kv_quant": {}}, EVERY_OTHER_PLAIN),
+    ("kv_bits", "no layer packed", {"kv_quant": {}}, FULL_CACHE),
+    ("window", "window ignored", {"kv_window": {}}, FULL_CACHE),
+    ("speculation", "lookup ignored", {"prompt_lookup": {}}, PLAINLY),
+    ("speculation", "early exit ignored", {"early_exit": {"layers": 1}}, PLAINLY),
+    ("speculation", "draft ignored", {"draft_model": {"model": "self"}}, PLAINLY),
+    ("draft_format", "draft in full width", {"draft_model": {"model": "self"}}, DRAFT_IN_FULL),
+    ("continuous", "one after another", {"continuous_batching": {}}, ONE_BY_ONE),
+    ("compiled", "run eagerly", {"torch_compile": {}}, compiled_as(lambda model: model.forward)),
+    ("compiled", "graph broken in two", {"torch_compile": {}}, compiled_as(in_pieces)),
+    ("merged", "not merged", {"merged_projections": {}}, UNMERGED),
+    ("prefix", "prompts read in full", {"prefix_reuse": {"least": 4}}, UNREAD_PREFIX),
+    ("threads", "threads not set", {"threads": {"count": 2}}, ONE_THREAD),
+]  # fmt: skip
+"""What is expected, what happens instead, the lane, and the sabotage."""
+ELSEWHERE = {"graph", "kernels", "offload", "tensor_parallel", "replicas"}
+"""What needs a GPU or several processes: planted in what a lane without them reports."""
+
+
+@pytest.mark.parametrize(("expected", "instead", "opts", "plant"), PLANTS, ids=[one[1] for one in PLANTS])
+def test_a_planted_fallback_is_found(expected, instead, opts, plant, folder, monkeypatch):
+    if "torch_compile" in opts:
+        compiled_as(whole)(monkeypatch)
+    sound = [] if expected in ("double_quantization", "attention") else ran(folder, opts)
+    assert sound == [], "without the plant nothing may be withdrawn"
+    plant(monkeypatch)
+    torch._dynamo.reset()
+    found = ran(folder, opts)
+    assert any(sentence.startswith(f"Asked for {expected.replace('_', ' ')} ") for sentence in found), found
+
+
+def applied(case: Case) -> Plan:
+    """A plan edited by one optimization alone, on a machine that has everything."""
+    name, knobs = case
+    plan = Plan("transformers", "m", device="cuda", cores=8, gpus=8)
+    opt: Optimization = optimizations()[name](**knobs)
+    opt.apply(plan)
+    opt.settle(plan)
+    return plan
+
+
+@pytest.fixture(scope="module")
+def plain(folder) -> dict[str, Any]:
+    """What a lane with nothing on reports."""
+    one, lane = SESSIONS["transformers"](), Lane()
+    plan = plan_for(lane, str(folder), machine())
+    workload = Workload(prompts=PROMPTS, max_new_tokens=6, chat=False)
+    one.prepare(plan, workload, lambda event: None)
+    one.run(plan, workload, lambda event: None)
+    return one.effective()
+
+
+@pytest.mark.parametrize("case", configurations(), ids=ids)
+def test_an_optimization_that_is_ignored_altogether_is_found(case, plain):
+    """Every configuration in the registry, on a lane that ran as if nothing had been switched on."""
+    name, knobs = case
+    if optimizations()[name].always and not knobs:
+        return  # its defaults are what the plain lane runs
+    plan = applied(case)
+    if name in UNREAD:
+        assert plan.expected == {}
+        return
+    assert plan.expected, f"{name} says nothing of what must be read back: set plan.expected"
+    same = {"kv": "dynamic", **{name: plain[name] for name in ("attention", "sdpa", "dtype")}}
+    if plan.expected.items() <= same.items():
+        return  # it asks for what a plain lane is
+    assert plan.unmet(plain), case
+
+
+def test_everything_that_is_expected_has_a_planted_case():
+    """A new optimization brings a planted fallback of its own, or this fails."""
+    expected = {name for case in configurations() for name in applied(case).expected}
+    assert expected == {one[0] for one in PLANTS} | ELSEWHERE
+
+
+def test_layers_that_disagree_are_told_as_they_are():
+    assert effective._shared([6.0, 6.0]) == 6.0
+    assert effective._shared([6.0, 0.0]) == "6.0 and 0.0"
+    assert effective._shared([]) is None
+
+
+def test_the_profiler_names_the_operator_that_really_ran():
+    assert attention.found(["aten::_scaled_dot_product_attention_math"]) == "math"
