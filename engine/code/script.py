@@ -109,9 +109,10 @@ def _compile(plan: Plan, workload: Workload, made: Script) -> None:
         made.beyond.append("generate compiles quantized weights only where it says that it can, and warns if not.")
     made.imports.add("from transformers import CompileConfig")
     if plan.device == "cpu":
-        made.imports.add("import torch._inductor.config")
-        made.settings.append("torch._inductor.config.freezing = True  # packs the weights for the compiled products")
-        made.settings += ["torch._inductor.config.max_autotune = True"] * (plan.compile == "max-autotune")
+        made.beyond.append("Weights are not packed into the compiled step: it would then fit one cache only.")
+        if plan.compile == "max-autotune":
+            made.imports.add("import torch._inductor.config")
+            made.settings.append("torch._inductor.config.max_autotune = True")
         made.settings.append('compiled = CompileConfig(mode="default", dynamic=False)')
         made.settings.append("compiled._compile_all_devices = True  # generate compiles on a GPU only otherwise")
     else:

@@ -19,7 +19,6 @@ from engine.registry import optimizations
 from engine.spec import Experiment, plan_for
 from tests.engine.contract import configurations, generate, ids
 from tests.engine.processes import python
-from tests.engine.tiny_models import tiny
 
 PROMPTS = ("The lamp is lit, and the lamp is", "abcabcabc", "Why?")
 LANES = {
@@ -44,9 +43,28 @@ def experiment(lane: dict[str, Any] | None = None, model: str = "smollm2-135m", 
     return Experiment.read({"title": "A race", "model": model, "workload": asked, "lanes": {"A": lane or {}}})
 
 
+RUNNER = """
+import runpy, sys
+for path in sys.argv[1:]:
+    sys.argv = [path, "--tokens"]
+    runpy.run_path(path, run_name="__main__")
+"""
+
+
+def made(name: str, folder: Path) -> Experiment:
+    return experiment(LANES[name], str(folder), prompts=list(PROMPTS), chat=False, spread=0.5)
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tiny("llama", tmp_path_factory.mktemp("tiny"))
+def written(tiny_model, tmp_path_factory) -> dict[str, list[list[int]]]:
+    """What the script of every lane writes: one script after another, elsewhere, without Pitlane on the path."""
+    place = tmp_path_factory.mktemp("scripts")
+    paths = [place / f"{name}.py" for name in LANES]
+    for name, path in zip(LANES, paths, strict=True):
+        path.write_text(code(made(name, tiny_model), "A", "transformers").text, "utf-8")
+    done = python("-c", RUNNER, *map(str, paths), HF_HUB_OFFLINE="1", PYTHONPATH="", PYTHONSAFEPATH="1")
+    assert done.returncode == 0, done.stderr
+    return dict(zip(LANES, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
 def tokens_of(text: str, tmp_path: Path, *arguments: str) -> list[list[int]]:
@@ -58,38 +76,34 @@ def tokens_of(text: str, tmp_path: Path, *arguments: str) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("name", LANES)
-def test_the_script_writes_the_lanes_tokens(name, folder, tmp_path):
-    made = experiment(LANES[name], str(folder), prompts=list(PROMPTS), chat=False, spread=0.5)
-    lane = made.lanes["A"]
-    ours = generate(folder, lane, 12, PROMPTS, chat=False, spread=0.5)
-    theirs = tokens_of(code(made, "A", "transformers").text, tmp_path)
-    assert theirs == [ours[request] for request in sorted(ours)] and len(theirs) == len(PROMPTS)
+def test_the_script_writes_the_lanes_tokens(name, written, tiny_model):
+    ours = generate(tiny_model, made(name, tiny_model).lanes["A"], 12, PROMPTS, chat=False, spread=0.5)
+    assert written[name] == [ours[request] for request in sorted(ours)] and len(ours) == len(PROMPTS)
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("opts", [{}, {"bitsandbytes": {}, "precision": {"dtype": "bfloat16"}}], ids=["plain", "nf4"])
-def test_the_embedded_model_answers_alike_in_a_script(opts, smollm, tmp_path):
+def test_the_embedded_model_answers_alike_in_a_script(smollm, tmp_path):
     """With a chat template and a system prompt, from the folder that the script's own comment names."""
-    made = experiment({"opts": opts}, prompts=["Name a colour.", "What is a lighthouse?"], system="Be brief.")
-    ours = generate("smollm2-135m", made.lanes["A"], 12, made.workload.prompts, system="Be brief.")
-    text = code(made, "A", "transformers").text
+    asked = experiment({}, prompts=["Name a colour.", "What is a lighthouse?"], system="Be brief.")
+    ours = generate("smollm2-135m", asked.lanes["A"], 12, asked.workload.prompts, system="Be brief.")
+    text = code(asked, "A", "transformers").text
     assert "python -m engine.models.embedded" in text
     assert tokens_of(text, tmp_path, "--model", str(smollm)) == [ours[request] for request in sorted(ours)]
 
 
-def test_an_answer_ends_where_the_model_ends_it(folder, tmp_path):
-    made = experiment({}, str(folder), prompts=list(PROMPTS), chat=False, fixed_length=False, max_new_tokens=100)
-    ours = generate(folder, made.lanes["A"], 100, PROMPTS, chat=False, fixed_length=False)
-    assert tokens_of(code(made, "A", "transformers").text, tmp_path) == [ours[request] for request in sorted(ours)]
+def test_an_answer_ends_where_the_model_ends_it(tiny_model, tmp_path):
+    asked = experiment({}, str(tiny_model), prompts=list(PROMPTS), chat=False, fixed_length=False, max_new_tokens=100)
+    ours = generate(tiny_model, asked.lanes["A"], 100, PROMPTS, chat=False, fixed_length=False)
+    assert tokens_of(code(asked, "A", "transformers").text, tmp_path) == [ours[request] for request in sorted(ours)]
 
 
-def test_text_of_a_person_stays_text(folder, tmp_path):
-    made = experiment({}, str(folder), prompts=[NASTY], system=NASTY, chat=False, max_new_tokens=2)
-    made = made.model_copy(update={"title": NASTY})
+def test_text_of_a_person_stays_text(tiny_model, tmp_path):
+    asked = experiment({}, str(tiny_model), prompts=[NASTY], system=NASTY, chat=False, max_new_tokens=2)
+    asked = asked.model_copy(update={"title": NASTY})
     for form in FORMS:
-        lines = code(made, "A", form).text.splitlines()
+        lines = code(asked, "A", form).text.splitlines()
         assert not [line for line in lines if line.startswith(("import os", "'x'"))]
-    assert len(tokens_of(code(made, "A", "transformers").text, tmp_path)) == 1
+    assert len(tokens_of(code(asked, "A", "transformers").text, tmp_path)) == 1
 
 
 @pytest.mark.parametrize("case", configurations(), ids=ids)

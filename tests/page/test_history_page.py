@@ -69,6 +69,7 @@ def test_a_damaged_history_is_said_and_the_page_starts(page, home):
 
 def test_a_run_is_saved_in_every_form(page):
     page.locator(".history li button").last.click()
+    page.wait_for_selector(".stage[data-state=running] .lane .badge.simulated")
     page.wait_for_selector(".stage[data-state=done] .files button")
     for kind in KINDS:
         name, data = content(page, f".stage .files [data-kind='{kind}']")
@@ -96,7 +97,6 @@ def test_runs_are_chosen_compared_and_saved_together(page):
 
 def test_a_lane_is_copied_as_code(page):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.locator(".history li button", has_text="Does guessing pay?").click()
     page.wait_for_selector(".stage[data-state=done] .code")
     page.click(".code > summary")
     page.locator(".code [data-lane='1'] [data-copy=transformers]").click()
