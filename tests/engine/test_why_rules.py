@@ -94,6 +94,9 @@ def test_a_difference_within_the_noise_of_one_profile_is_not_split():
     assert work.time_split(pair(mine, other, tpot_ms="faster")) is None
     unseen = lane("B", ms=20.0, effective__launches=profile(100, fused=0.8))
     assert work.time_split(pair(unseen, other, tpot_ms="faster")) is None, "its products were not seen"
+    uneven = lane("B", ms=46.7, effective__launches=profile(100, linear=0.726))
+    even = lane("A", ms=43.9, effective__launches=profile(100, linear=0.538))
+    assert work.time_split(pair(uneven, even, tpot_ms="slower")) is None, "10 ms of products in 3 ms of difference"
 
 
 def test_names_of_operators_have_a_kind():

@@ -21,6 +21,8 @@ WORDS = {
 }
 MOST = 0.5
 """A kind of work explains a difference from this share of it on."""
+PLAUSIBLE = 2.0
+"""A kind of work that changed by more than this times the difference tells of the profile's own noise."""
 HEAVY = 0.15
 """From this share of a step on, changing number formats is worth a word."""
 NEAR = 0.1
@@ -116,7 +118,7 @@ def time_split(pair: Pair) -> Finding | None:
         return None
     change = {kind: mine.ms[kind] - other.ms[kind] for kind in mine.ms}
     kind = max(change, key=lambda name: change[name] / whole)
-    if (whole > 0) != (word == "slower") or change[kind] / whole < MOST:
+    if (whole > 0) != (word == "slower") or not MOST <= change[kind] / whole <= PLAUSIBLE:
         return None
     sentence = (
         f"Most of the difference is {WORDS[kind]}: by the profile of one step {ms(mine.ms[kind])} in "
