@@ -21,7 +21,7 @@ WORDS = {
 }
 MOST = 0.5
 """A kind of work explains a difference from this share of it on."""
-PLAUSIBLE = 2.0
+PLAUSIBLE = 3.0
 """A kind of work that changed by more than this times the difference tells of the profile's own noise."""
 HEAVY = 0.15
 """From this share of a step on, changing number formats is worth a word."""
