@@ -73,9 +73,13 @@ def _recompiled(found: Conditions) -> str | None:
 
 
 def _crowded(found: Conditions) -> str | None:
-    """Others harm a lane when it waits for a core; cores to spare cost it nothing."""
+    """Others harm a lane when it waits for a core; cores to spare cost it nothing.
+
+    A lane with more threads than cores waits for itself: others cannot have held it up for longer than they ran.
+    """
     if found.waited is not None:
-        crowded = found.waited - WAIT_S > WAITED * found.seconds
+        held_up = found.waited - WAIT_S
+        crowded = min(held_up, held_up if found.others is None else found.others) > WAITED * found.seconds
     elif found.others is not None and found.idle is not None:
         allowed = max(CROWDED * found.seconds, ROOM * found.idle)
         crowded = found.others - GRAIN_S > allowed

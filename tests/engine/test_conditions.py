@@ -44,6 +44,7 @@ def test_each_contamination_withdraws_the_turn_and_is_named(change, says):
         {},
         {"others": 3.9, "waited": 0.02},
         {"others": 1.7, "waited": 0.6},
+        {"others": 0.1, "waited": 2.5},
         {"waited": None, "others": 6.0, "idle": 58.0},
         {"clock": 1600.0},
         {"swapped": 4096, "faults": 20},
