@@ -53,6 +53,7 @@ def test_each_contamination_withdraws_the_turn_and_is_named(change, says):
         "quiet",
         "others on cores to spare",
         "a browser that draws",
+        "more threads of its own than cores",
         "many idle cores",
         "clock a little down",
         "a few pages",
