@@ -127,7 +127,7 @@ def test_lanes_that_cannot_run_say_so_at_once(visit):
     page.click(".lane-1 .opt-batching input")
     page.wait_for_selector(".lane-1 .lane-note:has-text('one request at a time')")
     page.click(".lane-1 .opt-prompt_lookup .switch input")
-    page.wait_for_selector(".lane-1 .lane-note p", state="detached")
+    page.wait_for_selector(".lane-1 .lane-note [role=alert]", state="detached")
     page.wait_for_selector("[data-lane='1'] .badge:has-text('batch 4')")
 
 
