@@ -36,6 +36,7 @@ class LaneFold:
         self.judged: dict[str, Any] = {}
         self.withdrawn: dict[int, str] = {}
         self.out: dict[int, str] = {}
+        self.steady = ""
 
     def see(self, record: Record) -> None:
         if isinstance(record.event, Judged):
@@ -185,7 +186,7 @@ def _verdicts(name: str, fold: LaneFold, over: str, reference: LaneFold) -> list
     for metric in METRICS.values():
         both = [(metric.read(mine[n]), metric.read(other[n])) for n in kept]
         verdict = judge(name, over, metric, [(a, b) for a, b in both if a and b])
-        sentence = why if gone and not kept else verdict.sentence + why
+        sentence = why if gone and not kept else verdict.sentence + why + fold.steady * bool(verdict.pairs)
         verdicts.append(replace(verdict, withdrawn=gone, sentence=sentence))
     if withdrawn := _withdrawn(name, fold) or _withdrawn(over, reference):
         return [replace(verdict, word="cannot tell", sentence=withdrawn) for verdict in verdicts]

@@ -11,12 +11,16 @@ _FIGURES = str.maketrans("", "", "0123456789.")
 """Two clauses that differ in these only are said once."""
 
 
-def reasons(turns: dict[int, Timeline]) -> dict[int, str]:
+LIGHT = 0.45
+"""Up to this share of the cores a load that is always there is a condition of the race, and no disturbance."""
+
+
+def reasons(turns: dict[int, Timeline], steady: bool = False) -> dict[int, str]:
     """The withdrawn rounds of one lane, each with a clause that says why."""
     clocks = [found.clock for line in turns.values() for found in line.conditions if found.clock]
     fastest = max(clocks, default=None)
     found = {
-        number: next(filter(None, (withdrawn(one, fastest) for one in line.conditions)), None)
+        number: next(filter(None, (withdrawn(one, fastest, steady) for one in line.conditions)), None)
         for number, line in turns.items()
     }
     return {number: clause for number, clause in found.items() if clause}
@@ -24,13 +28,32 @@ def reasons(turns: dict[int, Timeline]) -> dict[int, str]:
 
 def spoil(lanes: Sequence[Any]) -> None:
     """Tell every lane its own withdrawn rounds, and all that are out: a round is a pair and goes as a whole."""
+    usual = steady(lanes)
     for lane in lanes:
-        lane.withdrawn = reasons(lane.rounds)
+        lane.withdrawn, lane.steady = reasons(lane.rounds, bool(usual)), usual
     out: dict[int, str] = {}
     for lane in lanes:
         out = lane.withdrawn | out
     for lane in lanes:
         lane.out = out
+
+
+def steady(lanes: Sequence[Any]) -> str:
+    """The sentence on a light load that lay on most rounds of every lane, such as the browser that shows the race.
+
+    It falls on all lanes alike and shows in their scatter; only what comes on top of it spoils a round. Empty
+    where there is none.
+    """
+    found = [lane for lane in lanes if lane.rounds]
+    for lane in found:
+        crowded = reasons(lane.rounds).keys() - reasons(lane.rounds, steady=True).keys()
+        if 2 * len(crowded) <= len(lane.rounds):
+            return ""
+    seen = [one for lane in found for line in lane.rounds.values() for one in line.conditions if one.seconds]
+    shares = [max(0.0, one.others or 0.0) / one.seconds / (one.cores or 1) for one in seen]
+    if not shares or median(shares) > LIGHT:
+        return ""
+    return f" Other programs used {median(shares):.0%} of the processor all the while, beside every lane."
 
 
 def said(lane: Any, number: int) -> str | None:

@@ -19,12 +19,14 @@ SLOW_CLOCK = 0.75
 """Share of the run's fastest GPU clock below which a turn is withdrawn, as in NVIDIA's nvbench."""
 
 
-def withdrawn(found: Conditions, fastest: float | None = None) -> str | None:
+def withdrawn(found: Conditions, fastest: float | None = None, steady: bool = False) -> str | None:
     """Why a turn under these conditions cannot be used, as a clause; None if it can.
 
-    `fastest` is the highest GPU clock in MHz among the turns of the run.
+    `fastest` is the highest GPU clock in MHz among the turns of the run. Under a `steady` load of other programs
+    that load is no reason.
     """
-    reasons = (rule(found) for rule in (_asleep, _strange, _hot, _held, _short, _recompiled, _crowded))
+    rules = (_asleep, _strange, _hot, _held, _short, _recompiled, *(() if steady else (_crowded,)))
+    reasons = (rule(found) for rule in rules)
     return _clock(found, fastest) or next(filter(None, reasons), None)
 
 

@@ -86,24 +86,24 @@ class Study:
 
     def total(self, known: Known) -> int:
         """How many points there will be, as far as is known."""
-        raise NotImplementedError
+        raise AttributeError(f"{type(self).__name__} does not say it")
 
     def following(self, known: Known) -> tuple[int, Point] | None:
         """The next point with its number, or None when there is nothing left to start now."""
-        raise NotImplementedError
+        raise AttributeError(f"{type(self).__name__} does not say it")
 
     def summary(self, known: Known) -> Values:
         """What the points say together, JSON-ready: at least a `sentence`."""
-        raise NotImplementedError
+        raise AttributeError(f"{type(self).__name__} does not say it")
 
     def to_dict(self) -> Values:
         """JSON-ready; `from_dict` is its inverse."""
-        raise NotImplementedError
+        raise AttributeError(f"{type(self).__name__} does not say it")
 
     @classmethod
     def from_dict(cls, data: Values) -> "Study":
         """Raises Refusal for data that is no study of this kind."""
-        raise NotImplementedError
+        raise AttributeError(f"{cls.__name__} cannot be read back")
 
 
 def changed(experiment: Experiment, values: Values) -> Experiment:

@@ -63,6 +63,18 @@ def test_with_nothing_left_the_figures_stay_and_nothing_is_compared():
     assert shown["tpot_ms"]["value"] and shown["tpot_ms"]["ratio"] is None and "×)" not in table(found)
 
 
+def test_a_light_load_on_most_rounds_of_every_lane_is_told_and_spoils_nothing(monkeypatch):
+    """The browser that draws the page, on two cores: the pairs stand, and so does a heavier load's withdrawal."""
+    monkeypatch.setitem(CROWDED, "others", 1.4)
+    most = records(8, {0: set(range(8)), 1: set(range(7))})
+    verdict = result(experiment(8), machine().to_dict(), most)["verdicts"][0]
+    assert verdict["pairs"] == 8 and verdict["withdrawn"] == 0
+    assert "Other programs used 35% of the processor all the while, beside every lane." in verdict["sentence"]
+    monkeypatch.setitem(CROWDED, "others", 2.0)
+    heavy = result(experiment(8), machine().to_dict(), records(8, {0: set(range(8)), 1: set(range(8))}))
+    assert heavy["verdicts"][0]["pairs"] == 0
+
+
 def test_the_gpu_clock_is_compared_over_the_rounds_of_a_lane():
     seen = records(6, {})
     slow = [
