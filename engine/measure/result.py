@@ -12,7 +12,7 @@ from engine.measure.energy import energy
 from engine.measure.fate import apart, fate, fault, parting
 from engine.measure.fit import foreseen
 from engine.measure.memory_parts import stack
-from engine.measure.metrics import METRICS, acceptance, itl_ms
+from engine.measure.metrics import METRICS, Metric, acceptance, itl_ms
 from engine.measure.occupancy import occupancy
 from engine.measure.prices import cost
 from engine.measure.quality import price
@@ -186,11 +186,20 @@ def _verdicts(name: str, fold: LaneFold, over: str, reference: LaneFold) -> list
     for metric in METRICS.values():
         both = [(metric.read(mine[n]), metric.read(other[n])) for n in kept]
         verdict = judge(name, over, metric, [(a, b) for a, b in both if a and b])
-        sentence = why if gone and not kept else verdict.sentence + why + fold.steady * bool(verdict.pairs)
-        verdicts.append(replace(verdict, withdrawn=gone, sentence=sentence))
+        sentence = why if gone and not kept else verdict.sentence + why
+        verdict = replace(verdict, withdrawn=gone, sentence=sentence)
+        verdicts.append(_beside(verdict, metric, fold.steady) if fold.steady and verdict.ratio else verdict)
     if withdrawn := _withdrawn(name, fold) or _withdrawn(over, reference):
         return [replace(verdict, word="cannot tell", sentence=withdrawn) for verdict in verdicts]
     return verdicts
+
+
+def _beside(verdict: Verdict, metric: Metric, load: str) -> Verdict:
+    """What was seen under a load of other programs: told, but no verdict."""
+    speed = verdict.ratio if metric.better == "higher" else 1 / verdict.ratio
+    pairs = "1 pair" if verdict.pairs == 1 else f"{verdict.pairs} pairs"
+    seen = f"Under load lane {verdict.lane} went at {speed:.2f}× the speed of lane {verdict.over} ({pairs})."
+    return replace(verdict, word="cannot tell", sentence=f"{seen} {load}")
 
 
 def _explained(experiment: Experiment, verdict: Verdict, lanes: list[dict[str, Any]]) -> Verdict:

@@ -64,12 +64,13 @@ def test_with_nothing_left_the_figures_stay_and_nothing_is_compared():
 
 
 def test_a_light_load_on_most_rounds_of_every_lane_is_told_and_spoils_nothing(monkeypatch):
-    """The browser that draws the page, on two cores: the pairs stand, and so does a heavier load's withdrawal."""
+    """The browser that draws the page, on two cores: figures stand without a verdict; a heavier load leaves none."""
     monkeypatch.setitem(CROWDED, "others", 1.4)
     most = records(8, {0: set(range(8)), 1: set(range(7))})
     verdict = result(experiment(8), machine().to_dict(), most)["verdicts"][0]
-    assert verdict["pairs"] == 8 and verdict["withdrawn"] == 0
-    assert "Other programs used 35% of the processor all the while, beside every lane." in verdict["sentence"]
+    assert (verdict["pairs"], verdict["withdrawn"], verdict["word"]) == (8, 0, "cannot tell")
+    assert verdict["sentence"].startswith("Under load lane B went at")
+    assert "used 35% of the processor all the while: on a quiet machine it may be otherwise." in verdict["sentence"]
     monkeypatch.setitem(CROWDED, "others", 2.0)
     heavy = result(experiment(8), machine().to_dict(), records(8, {0: set(range(8)), 1: set(range(8))}))
     assert heavy["verdicts"][0]["pairs"] == 0
