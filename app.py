@@ -17,8 +17,7 @@ from fastapi.responses import FileResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from components import labs, lanes
-from components.page import Page
+from components.page import Page, rules
 from components.theme import STATIC, head, theme
 from engine.refusal import Refusal
 from engine.run.jobs import Jobs
@@ -78,7 +77,7 @@ def build(jobs: Jobs) -> FastAPI:
         mcp_server=False,
         pwa=False,
         theme=theme(),
-        head=head(lanes.rules() + labs.rules()),
+        head=head(rules()),
     )
 
 

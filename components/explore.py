@@ -18,13 +18,13 @@ from engine.run.marks import SPEED
 from engine.run.search import BUDGET, Limit, Search
 from engine.run.search_space import variables
 from engine.run.studies import Studies
-from engine.run.study import Study
+from engine.run.study import Study, raced
 from engine.run.sweep import Axis, Sweep
-from engine.spec import Experiment
+from engine.spec import MAX_LANES, Experiment
 
 ON_LOAD = """
 const base = window.gradio_config.root + "/pitlane/";
-const events = ["point", "heal"];
+const events = ["point", "race", "heal"];
 import(base + "explore.js").then((explore) => explore.mount({ element, props, watch, trigger, base }));
 """
 LOOK_S = 0.4
@@ -45,8 +45,8 @@ IDLE = {
     "search": "Press Explore to look for the fastest configuration within the limits.",
 }
 LESSON = (
-    "<h2>Explore</h2><p>Many runs of the lane that is open above. They take their turn between other people's runs, "
-    "go on when you leave the page, and are kept.</p>"
+    "<h2>Explore</h2><p>Many runs of the lane that is open in the Race. They take their turn between other people's "
+    "runs, go on when you leave the page, and are kept.</p>"
 )
 ABLATION = (
     f"<p>Switches the lane's optimizations (up to {MOST_TOGGLES}) on alone, all together, and all but one; up to three "
@@ -134,6 +134,7 @@ class Explore:
         self.stop.click(self.halt, [owner], None, **quiet)
         self.board.heal(self.attach, [owner, *axes], shown, **quiet)
         self.board.point(self.open, [owner], filled, **quiet)
+        self.board.race(self.race, [owner], filled, **quiet)
         gr.on(
             [one.change for one in axes], self.redraw, [owner, *axes], [self.board], trigger_mode="always_last", **quiet
         )
@@ -215,6 +216,14 @@ class Explore:
         if id is None or not isinstance(number, int):
             raise gr.Error("There is no such point.", print_exception=False)
         return self.fill(self.studies.point(id, number).experiment)
+
+    def race(self, owner: str, event: gr.EventData) -> list[Any]:
+        """Put two points into the form, as the lanes of a race."""
+        id = self._latest(owner)
+        try:
+            return self.fill(raced([self.studies.point(id or "", int(number)) for number in event.numbers[:MAX_LANES]]))
+        except Refusal as refusal:
+            raise gr.Error(str(refusal), print_exception=False) from None
 
     def halt(self, owner: str) -> None:
         if id := self.studies.current(owner):

@@ -1,5 +1,6 @@
-"""The header: the name, what this machine is, and the switch between light and dark."""
+"""The header: the name, the way to the rooms, what this machine is, and the switch between light and dark."""
 
+from collections.abc import Mapping
 from html import escape
 
 import gradio as gr
@@ -18,14 +19,40 @@ element.querySelector("button").addEventListener("click", () => {
   dark(on);
   localStorage.setItem("pitlane-theme", on ? "dark" : "light");
 });
+const rooms = [...element.querySelectorAll("nav a")];
+const enter = () => {
+  const asked = rooms.find((room) => room.hash === location.hash);
+  if (!asked && document.body.dataset.room && location.hash) return; // a place within the room
+  document.body.dataset.room = (asked ?? rooms[0]).hash.slice(1);
+  for (const room of rooms) room.ariaCurrent = room.hash.slice(1) === document.body.dataset.room ? "page" : null;
+  window.scrollTo(0, 0);
+  window.dispatchEvent(new Event("resize"));
+};
+window.addEventListener("hashchange", enter);
+enter();
 """
 
 
-def header() -> gr.HTML:
-    """Static, but for the switch, whose choice the browser keeps."""
+def room(name: str) -> gr.Column:
+    """What is shown only while its room is: `#name` in the address."""
+    return gr.Column(elem_classes=["room", f"room-{name}"])
+
+
+def rules(rooms: Mapping[str, str]) -> str:
+    """CSS that shows one room at a time; before the header's script has run that is the first."""
+    first = next(iter(rooms))
+    shown = ", ".join(f'body[data-room="{name}"] .room-{name}' for name in rooms)
+    shown += f", body:not([data-room]) .room-{first}"
+    return f".room:not(#_) {{ display: none; }} :is({shown}):not(#_) {{ display: flex; }}"
+
+
+def header(rooms: Mapping[str, str]) -> gr.HTML:
+    """Static, but for the switch, whose choice the browser keeps. `rooms` are titles by name, the first at first."""
     place = escape(machine().summary())
+    ways = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in rooms.items())
     return gr.HTML(
-        f'<header class="top">{MARK}<h1>Pitlane</h1><p>Switch an optimization on, watch what it buys.</p>'
+        f'<header class="top">{MARK}<h1>Pitlane</h1><nav aria-label="Rooms">{ways}</nav>'
+        "<p>Switch an optimization on, watch what it buys.</p>"
         f'<span class="machine" title="This machine">{place}</span>'
         f'<button type="button" aria-label="Light or dark" title="Light or dark">{HALF}</button></header>',
         elem_id="top",

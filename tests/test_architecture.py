@@ -86,11 +86,16 @@ def test_variants_do_not_know_each_other(room):
 
 
 def test_components_know_only_theme_and_controls_of_each_other():
-    """The page, the map of its pictures, the report and the files are assemblies and may know all of them."""
+    """The page, the map of its pictures, the report and the files are assemblies and may know all of them.
+
+    A component in a folder is one: its files know each other.
+    """
     for path in sources("components"):
-        if path.stem in ("page", "pictures", "report", "files", "__init__"):
+        own = ".".join(module(path).split(".")[:2])
+        if own in ("components", *(f"components.{name}" for name in ("page", "pictures", "report", "files"))):
             continue
         names = {name for name in imported(ast.walk(tree(path))) if name.startswith("components.")}
+        names = {name for name in names if not f"{name}.".startswith(f"{own}.")}
         assert names <= {"components.theme", "components.controls"}, (path.name, names)
 
 

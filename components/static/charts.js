@@ -1,5 +1,6 @@
 // The overlaid charts. Figures come from Python; colours from CSS variables, so that themes switch live.
 
+import { Live } from "./live.js";
 import { make, swatch } from "./units.js";
 
 let loading = null;
@@ -36,9 +37,11 @@ export class Charts {
       const { id, title, unit, scale, series = [id] } = figure.layout.meta;
       const legend = make("span", { class: "legend" });
       figure.data.slice(0, figure.data.length / series.length).forEach((trace, number) => legend.append(make("span", {}, swatch(number), trace.name)));
-      const plot = make("div", { class: "plot", role: "img", "aria-label": `${title} in ${unit} over seconds, one line a lane` });
-      const box = make("figure", { class: "chart", "data-chart": id }, make("figcaption", {}, make("b", {}, title), make("small", {}, unit), legend), plot);
-      return { id, figure, scale, series, plot, box };
+      const label = `${title} in ${unit} over seconds, one line a lane`;
+      const plot = make("div", { class: "plot", role: "img", "aria-label": label });
+      const live = new Live(figure, label);
+      const box = make("figure", { class: "chart", "data-chart": id }, make("figcaption", {}, make("b", {}, title), make("small", {}, unit), legend), plot, live.canvas);
+      return { id, figure, scale, series, plot, live, box };
     });
     this.root.replaceChildren(...this.charts.map((chart) => chart.box));
     this.charts.forEach((chart) => this.dirty.add(chart));
@@ -46,6 +49,12 @@ export class Charts {
       this.draw();
       this.charts.forEach((chart) => this.resizer.observe(chart.plot));
     });
+  }
+
+  // While lanes run the charts are drawn on canvases, and afterwards as plots that one can point at and zoom.
+  run(live) {
+    this.root.classList.toggle("running", live);
+    this.recolour();
   }
 
   clear(lane) {
@@ -74,36 +83,51 @@ export class Charts {
   }
 
   draw() {
-    if (!window.Plotly) return;
-    for (const chart of this.dirty) {
-      this.colours(chart);
-      chart.figure.layout.datarevision = (chart.figure.layout.datarevision ?? 0) + 1;
-      window.Plotly.react(chart.plot, chart.figure.data, chart.figure.layout, { displayModeBar: false, responsive: false });
-    }
+    const live = this.root.classList.contains("running");
+    if (!live && !window.Plotly) return;
+    if (this.dirty.size) this.theme ??= this.colours();
+    for (const chart of this.dirty) live ? chart.live.draw(this.themed(chart)) : this.react(chart);
     this.dirty.clear();
   }
 
+  react(chart) {
+    this.paint(chart);
+    chart.figure.layout.datarevision = (chart.figure.layout.datarevision ?? 0) + 1;
+    window.Plotly.react(chart.plot, chart.figure.data, chart.figure.layout, { displayModeBar: false, responsive: false });
+  }
+
   recolour() {
+    this.theme = null;
     this.charts.forEach((chart) => this.dirty.add(chart));
     this.draw();
   }
 
-  colours(chart) {
+  // The theme's colours by the names of their variables; read once a theme, since reading them costs a layout.
+  colours() {
     const style = getComputedStyle(this.root);
-    const read = (name) => style.getPropertyValue(name).trim();
-    for (const trace of chart.figure.data) {
-      const colour = read(trace.meta.colour);
+    const known = {};
+    return (name) => (known[name] ??= style.getPropertyValue(name).trim());
+  }
+
+  themed({ figure }) {
+    const { family, size } = figure.layout.font;
+    return { ink: this.theme("--ink-2"), rule: this.theme("--rule"), font: `${size}px ${family}`, traces: figure.data.map((trace) => this.theme(trace.meta.colour)) };
+  }
+
+  paint({ figure }) {
+    for (const trace of figure.data) {
+      const colour = this.theme(trace.meta.colour);
       trace.line = { ...trace.line, color: colour };
       trace.marker = { ...trace.marker, color: colour };
     }
-    const { layout } = chart.figure;
-    const empty = chart.figure.data.every((trace) => !trace.x.length);
+    const { layout } = figure;
+    const empty = figure.data.every((trace) => !trace.x.length);
     layout.xaxis.showticklabels = layout.yaxis.showticklabels = !empty;
-    layout.font = { ...layout.font, color: read("--ink-2") };
+    layout.font = { ...layout.font, color: this.theme("--ink-2") };
     for (const axis of [layout.xaxis, layout.yaxis]) {
-      axis.gridcolor = read("--rule");
-      axis.linecolor = read("--rule");
+      axis.gridcolor = this.theme("--rule");
+      axis.linecolor = this.theme("--rule");
     }
-    layout.hoverlabel = { bgcolor: read("--card"), bordercolor: read("--rule"), font: { color: read("--ink") } };
+    layout.hoverlabel = { bgcolor: this.theme("--card"), bordercolor: this.theme("--rule"), font: { color: this.theme("--ink") } };
   }
 }

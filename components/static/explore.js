@@ -19,7 +19,9 @@ class Board {
     this.caption = make("figcaption", {});
     this.figure = make("figure", { hidden: true }, this.caption, this.plot);
     this.rows = make("div", { class: "rows", tabindex: "0", "aria-label": "All points" });
-    root.replaceChildren(this.status, this.bar, this.figure, this.rows);
+    this.chosen = new Set();
+    this.duel = make("button", { type: "button", class: "duel", onclick: () => this.race() }, "Race these two");
+    root.replaceChildren(this.status, this.bar, this.figure, this.rows, this.duel);
     new MutationObserver(() => this.draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     new ResizeObserver(() => window.Plotly && this.plot.data && window.Plotly.Plots.resize(this.plot)).observe(this.plot);
     watch("value", paced(() => this.pull(), DRAW_MS)); // only the newest view is drawn
@@ -52,16 +54,43 @@ class Board {
 
   table() {
     const { columns, rows } = this.view;
+    this.chosen = new Set([...this.chosen].filter((number) => rows.some((row) => row.number === number)));
+    this.offer();
     if (!rows.length) return this.rows.replaceChildren();
     const head = make("tr", {}, make("th", {}, "Configuration"), ...columns.map((one) => make("th", { title: one.definition, class: one.wide ? "wide" : null }, one.title)));
     this.rows.replaceChildren(make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows.map((row) => this.row(row)))));
   }
 
   row(row) {
-    const name = make("button", { type: "button", title: "Put this configuration into the form", onclick: () => this.trigger("point", { number: row.number }) }, row.label);
+    const open = make("button", { type: "button", title: "Put this configuration into the form", onclick: () => this.open(row.number) }, row.label);
+    const choose = make("input", { type: "checkbox", "aria-label": `Choose ${row.label}`, checked: this.chosen.has(row.number), disabled: Boolean(row.why) });
+    choose.addEventListener("change", () => this.choose(row.number, choose.checked));
+    const name = make("span", { class: "of" }, choose, open);
     if (row.why) return make("tr", { class: "lost" }, make("td", {}, name), make("td", { colspan: this.view.columns.length }, row.why));
     const cells = this.view.columns.map((one, place) => make("td", { class: one.wide ? "wide" : null }, spoken(row.values[place], one.unit) + (row.stated && one.unit === "nats" ? " stated" : "")));
     return make("tr", { class: row.front ? "front" : null }, make("td", {}, name), ...cells);
+  }
+
+  // A point goes into the form of the race, so that is where to look next.
+  open(number) {
+    this.trigger("point", { number });
+    location.hash = "#race";
+  }
+
+  choose(number, on) {
+    this.chosen[on ? "add" : "delete"](number);
+    if (this.chosen.size > 2) this.chosen.delete(this.chosen.values().next().value);
+    this.table();
+  }
+
+  offer() {
+    this.duel.disabled = this.chosen.size !== 2;
+    this.duel.hidden = this.view.rows.filter((row) => !row.why).length < 2;
+  }
+
+  race() {
+    this.trigger("race", { numbers: [...this.chosen] });
+    location.hash = "#race";
   }
 
   async draw() {
@@ -76,7 +105,7 @@ class Board {
     this.plot.removeAllListeners("plotly_click");
     this.plot.on("plotly_click", ({ points }) => {
       const number = points[0]?.customdata?.[0];
-      if (Number.isInteger(number)) this.trigger("point", { number });
+      if (Number.isInteger(number)) this.open(number);
     });
   }
 

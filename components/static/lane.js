@@ -84,12 +84,15 @@ export function show(handle, view, rounds = 0) {
   set(shown.figures.rate, view.rate, "tok/s");
   for (const [key, , unit] of SMALL) set(shown.figures[key], view[key], unit);
   const share = Math.round(100 * (view.progress ?? 0));
-  shown.bar.firstChild.style.transform = `scaleX(${share / 100})`;
-  shown.bar.setAttribute("aria-valuenow", share);
-  shown.phase.textContent = phase(view);
+  if (shown.share !== share) {
+    shown.bar.firstChild.style.transform = `scaleX(${share / 100})`;
+    shown.bar.setAttribute("aria-valuenow", share);
+    shown.share = share;
+  }
+  put(shown.phase, phase(view));
   const round = view.lap > rounds ? `round ${view.lap}, for one that was withdrawn` : `round ${view.lap} of ${rounds}`;
-  shown.lap.textContent = !view.lap ? "" : view.typical ? `typical ${round}` : `${view.tokens} tokens · ${round}`;
-  card.dataset.phase = view.phase ?? "";
+  put(shown.lap, !view.lap ? "" : view.typical ? `typical ${round}` : `${view.tokens} tokens · ${round}`);
+  if (card.dataset.phase !== (view.phase ?? "")) card.dataset.phase = view.phase ?? "";
   card.classList.toggle("active", Boolean(view.running));
   if (view.why) {
     shown.note.textContent = view.why;
@@ -99,8 +102,13 @@ export function show(handle, view, rounds = 0) {
 
 function set(slot, value, unit) {
   const [number, suffix] = amount(value, unit);
-  if (slot.value.textContent !== number) slot.value.textContent = number;
-  if (slot.unit.textContent !== suffix) slot.unit.textContent = suffix;
+  put(slot.value, number);
+  put(slot.unit, suffix);
+}
+
+// What stays as it is costs no layout.
+function put(node, text) {
+  if (node.textContent !== text) node.textContent = text;
 }
 
 function phase(view) {

@@ -105,6 +105,7 @@ class Stage {
     this.skipped = line.replay && (this.reduced || !line.paced);
     this.drawn = null;
     this.layOut(line, true);
+    this.charts.run(true);
     this.enter(line.replay ? "running" : "queued");
     this.reveal();
     this.root.dataset.replay = line.replay ? "true" : "false";
@@ -166,6 +167,7 @@ class Stage {
 
   end(line) {
     this.enter(line.state);
+    this.charts.run(false);
     this.said = null;
     const speeds = line.rows[0]?.cells ?? [];
     this.handles.forEach((handle, number) => line.lanes[number] && finish(handle, line.lanes[number], speeds[number], !number));

@@ -60,6 +60,12 @@ def refuse(lane: Lane, plan: Plan, workload: Workload, idle: float = 0.0) -> Non
         check(fitted, _smaller(lane, plan, workload, idle))
 
 
+def needed(plan: Plan, workload: Workload) -> float | None:
+    """Bytes that a lane will take at most, its processes included; None where the model's shape is unknown."""
+    fitted = _fit(plan, workload, 0.0)
+    return fitted.needed if fitted else None
+
+
 def _fit(plan: Plan, workload: Workload, idle: float) -> Fit | None:
     if plan.shape is None:
         return None

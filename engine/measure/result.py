@@ -115,7 +115,7 @@ def _lane(experiment: Experiment, name: str, fold: LaneFold, reference: LaneFold
         "hint": failure.hint if failure else None,
         "phases": {cost: costs.get(cost) for cost in COSTS},
         "warmup": effective.pop("warmup", None),
-        "conditions": conditions(fold.clean.values()),
+        "conditions": conditions(fold.clean.values()) | {"steady": fold.steady or None},
         "rounds": [_round(line) | {"withdrawn": said(fold, n)} for n, line in sorted(rounds.items())],
         "metrics": _metrics(list(fold.clean.values())),
         "speculation": speculation(rounds.values()),

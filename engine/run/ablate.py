@@ -8,7 +8,7 @@ from engine.measure.pareto import AXES
 from engine.measure.verdict import MIN_PAIRS
 from engine.refusal import Refusal
 from engine.run.marks import SPEED
-from engine.run.study import DONE, RUNNING, Known, Point, Study, Values, few_loads
+from engine.run.study import DONE, RUNNING, Known, Outcome, Point, Study, Values, few_loads
 from engine.spec import Experiment
 
 PASSES = MIN_PAIRS
@@ -85,7 +85,7 @@ class Ablation(Study):
     def _turns(self, known: Known) -> int:
         """A pass in which a round was withdrawn is made up for by another, up to half as many as were asked for."""
         ends = ((number // len(self.points), entry.outcome) for number, entry in known.items())
-        spoiled = {turn for turn, found in ends if found.state == DONE and not found.value(self.axis)}
+        spoiled = {turn for turn, found in ends if found.state == DONE and not self._speed(found)}
         return self.passes + min(len(spoiled), self.passes // 2)
 
     def _lost(self, known: Known) -> dict[Config, str]:
@@ -97,10 +97,14 @@ class Ablation(Study):
         """Speed of each configuration in each pass: the axis' value, or 1 over it where less is better."""
         every: dict[Config, list[float | None]] = {config: [None] * self._turns(known) for config, _ in self.points}
         for number, entry in known.items():
-            if value := entry.outcome.value(self.axis):
-                speed = value if AXES[self.axis].better == "higher" else 1 / value
+            if speed := self._speed(entry.outcome):
                 every[self._config(entry.point)][number // len(self.points)] = speed
         return every
+
+    def _speed(self, found: Outcome) -> float | None:
+        """None where nothing was measured or what was is not to be trusted."""
+        value = None if found.spoiled else found.value(self.axis)
+        return value if not value or AXES[self.axis].better == "higher" else 1 / value
 
     def summary(self, known: Known) -> Values:
         """The effects (see engine.measure.ablation), and what could not run."""

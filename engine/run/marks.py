@@ -52,8 +52,9 @@ def _rows(entry: Entry) -> list[Values]:
 
 
 def _merged(rows: list[Values]) -> Values:
-    """The first that ended well, with the median of every figure."""
+    """The first that ended well, with the median of every figure; what was withdrawn counts where nothing else is."""
     done = [row for row in rows if row["state"] == DONE] or rows[:1]
+    done = [row for row in done if not row["why"]] or done
     names = {name for row in done for name in row["figures"]}
     values = {name: [v for row in done if (v := row["figures"].get(name)) is not None] for name in names}
     return {**done[0], "figures": {name: median(some) if some else None for name, some in values.items()}}

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from engine.event import TERMINAL, Conditions, Event, Failed, Memory, Phase, Record
-from engine.measure.estimate import refuse
+from engine.measure.estimate import needed, refuse
 from engine.measure.machine import machine
 from engine.measure.memory import held
 from engine.measure.withdrawal import withdrawn
@@ -25,7 +25,7 @@ from engine.run.questions import Written
 from engine.spec import Experiment, plan_for
 
 ROOM = 1.3
-"""A further lane is loaded beside the others only if the largest so far fits once more with this margin."""
+"""A lane of unknown shape is loaded beside the others only if the largest so far fits once more with this margin."""
 
 
 class Run:
@@ -52,7 +52,7 @@ class Run:
             self._open(leases)
             together: list[int] = []
             for lane in self._alive():
-                if together and not self._room(len(together)):
+                if together and not self._room(lane, together):
                     yield from self._turns(together)
                     leases.close()
                     self._open(leases, after=together)
@@ -87,13 +87,17 @@ class Run:
             yield from (Record(lane, None, Phase(time.perf_counter(), "probe")) for lane in lanes)
             probing.attempt(self.cancelled.is_set)
 
-    def _room(self, loaded: int) -> bool:
-        """Whether another lane of the same size fits beside those loaded."""
+    def _room(self, lane: int, loaded: list[int]) -> bool:
+        """Whether a lane fits beside those loaded."""
         self.pool.make_room()
         gpus = machine().gpus
-        if gpus and any(plan.device == "cuda" for plan in self.plans.values()):
-            return self.largest * ROOM * (loaded + 1) < gpus[0].memory_bytes
-        return self.largest * ROOM < psutil.virtual_memory().available
+        if gpus and self.plans[lane].device == "cuda":
+            return sum(map(self._needed, [lane, *loaded])) < gpus[0].memory_bytes
+        return self._needed(lane) < psutil.virtual_memory().available
+
+    def _needed(self, lane: int) -> float:
+        """Bytes as foretold; where nothing is, as much as the largest lane so far took, with a margin."""
+        return needed(self.plans[lane], self.experiment.workload) or self.largest * ROOM
 
     def _open(self, leases: ExitStack, after: tuple | list = ()) -> None:
         """Start the workers of all lanes at once: they import their libraries side by side, then load in turn."""
@@ -115,22 +119,26 @@ class Run:
             yield record
 
     def _turns(self, lanes: list[int]) -> Iterator[Record]:
-        """A withdrawn round is made up for by another at the end, up to half as many as were asked for."""
+        """A withdrawn round is made up for by another at the end, up to half as many as were asked for.
+
+        Not where most rounds were crowded: another one under that load would tell no more.
+        """
         order = random.sample(lanes, len(lanes))
         wanted = self.experiment.rounds
-        clean, most = 0, wanted + wanted // 2
-        for number in range(most):
-            spoiled = False
+        clean = crowded = 0
+        for number in range(wanted + (wanted + 1) // 2):
+            spoiled = loaded = False
             for lane in order:
                 if lane not in self.out and not self.cancelled.is_set():
                     for event in self._ask(lane, "run"):
                         record = Record(lane, number, event)
                         self.written.see(record)
-                        spoiled |= isinstance(event, Conditions) and withdrawn(event) is not None
+                        if isinstance(event, Conditions) and withdrawn(event):
+                            spoiled, loaded = True, loaded or not withdrawn(event, steady=True)
                         yield record
             order.reverse()
-            clean += not spoiled
-            if clean == wanted:
+            clean, crowded = clean + (not spoiled), crowded + loaded
+            if clean == wanted or (number + 1 >= wanted > 1 and 2 * crowded > number + 1):
                 return
 
     def _ask(self, lane: int, what: str) -> Iterator[Event]:

@@ -125,9 +125,15 @@ class Store(Database):
             return {**row, "result": row["result"] and json.loads(row["result"])}
 
     def experiment(self, run: str) -> Experiment:
+        """What was asked. Raises Refusal for an unknown id, a damaged record, or one that this version cannot read."""
         row = self.run(run)
         with _whole(row["id"]):
-            return Experiment.read(json.loads(row["experiment"]))
+            data = json.loads(row["experiment"])
+        try:
+            return Experiment.read(data)
+        except Refusal as refusal:
+            hint = "Another version of Pitlane may have written it; the other runs are not touched."
+            raise Refusal(f"The record of run {row['id'][:8]} is damaged or foreign: {refusal.why}", hint) from None
 
     def records(self, run: str, start: int = 0) -> list[Record]:
         """The run's records from index `start`."""

@@ -41,7 +41,8 @@ class Outcome:
     """What came of a point: `running`, `done`, `failed` or `refused`, and what each of its lanes reached.
 
     `lanes` holds, by the lane's name, the value of every axis of engine.measure.pareto (None where unknown), and
-    `stated` names the lanes whose divergence was not measured but is what their optimizations state.
+    `stated` names the lanes whose divergence was not measured but is what their optimizations state. `why` may also
+    say of a point that is done that its rounds were withdrawn: its figures are then `spoiled`, shown and not trusted.
     """
 
     state: str
@@ -49,6 +50,7 @@ class Outcome:
     run: str | None = None
     lanes: dict[str, dict[str, float | None]] = field(default_factory=dict)
     stated: list[str] = field(default_factory=list)
+    spoiled: bool = False
 
     @property
     def ended(self) -> bool:
@@ -114,6 +116,19 @@ def changed(experiment: Experiment, values: Values) -> Experiment:
     return Experiment.read(data)
 
 
+def raced(points: Sequence[Point], rounds: int = 8) -> Experiment:
+    """Points of one study as the lanes of a race. Raises Refusal where their work differs, since lanes share theirs."""
+    first = points[0].experiment
+    if any((point.experiment.model, point.experiment.workload) != (first.model, first.workload) for point in points):
+        raise Refusal(
+            "These points differ in their model or workload, and the lanes of a race share both.",
+            "Choose points that differ in the lane only.",
+        )
+    lanes = {chr(ord("A") + place): next(iter(point.experiment.lanes.values())) for place, point in enumerate(points)}
+    said = f"{' against '.join(point.label for point in points)}. Press Run."
+    return first.model_copy(update={"lanes": lanes, "rounds": rounds, "expect": None, "title": "", "why": said})
+
+
 def refused(experiment: Experiment) -> str:
     """Why an experiment cannot run on this machine, known before anything is loaded; empty where it can."""
     try:
@@ -140,9 +155,17 @@ def outcome(result: Values, run: str | None) -> Outcome:
     faults += [(FAILED, text) for lane in result["lanes"] for text in lane["effective"].get("unmet", [])]
     if not faults:
         stated = [lane["name"] for lane in result["lanes"] if lane["rounds"] and divergence(lane)[1] == "stated"]
-        return Outcome(DONE, "", run, lanes, [name for name in stated if lanes[name]["kl"]])
+        named = [name for name in stated if lanes[name]["kl"]]
+        causes = [cause for lane in result["lanes"] if (cause := spoiled(lane))]
+        return Outcome(DONE, next(iter(causes), ""), run, lanes, named, bool(causes))
     states = {status for status, _ in faults}
     return Outcome(REFUSED if states == {REFUSED} else FAILED, " ".join(text for _, text in faults), run, {})
+
+
+def spoiled(lane: Values) -> str | None:
+    """Why not one round of a lane that ran can be compared with another point's, as a sentence; None if one can."""
+    causes = [turn["withdrawn"] for turn in lane["rounds"]]
+    return lane["conditions"]["steady"] or (causes[-1] if causes and all(causes) else None)
 
 
 def few_loads(points: Sequence[Point]) -> list[Point]:

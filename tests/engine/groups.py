@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import psutil
 
-from engine.event import TERMINAL, Event, Finished, Record, Step
+from engine.event import TERMINAL, Event, Failed, Finished, Record, Step
 from engine.run.pool import Pool
 from engine.run.runner import Run
 from engine.spec import Experiment
@@ -21,7 +21,11 @@ def run(chosen: Experiment, pool: Pool) -> list[Record]:
 
 
 def tokens(records: list[Record], lane: int = 0, round: int = 0) -> dict[int, list[int]]:
-    """The tokens of every request of a turn, in the order in which they came."""
+    """The tokens of every request of a turn, in the order in which they came. A lane that failed says why."""
+    failed = [
+        event for event in events(records, lane, None) + events(records, lane, round) if isinstance(event, Failed)
+    ]
+    assert not failed, failed
     made: dict[int, list[int]] = {}
     for event in events(records, lane, round):
         for request, new in zip(event.requests, event.tokens, strict=True) if isinstance(event, Step) else ():

@@ -120,13 +120,14 @@ def test_a_combination_that_cannot_run_is_tried_once_and_said():
     assert "No." in study.summary(known)["sentence"] and study.summary(known)["effects"]["together"] is None
 
 
-def test_a_withdrawn_round_is_made_up_for():
+@pytest.mark.parametrize("lost", [{"lanes": {"A": {}}}, {"lanes": {"A": {"output_tok_per_s": 9.0}}, "spoiled": True}])
+def test_a_withdrawn_round_is_made_up_for(lost):
     study = Ablation(experiment(prompt_lookup={}), passes=2)
     known = {}
     while found := study.following(known):
         number, point = found
-        values = {} if number == 1 else {"output_tok_per_s": 1.0}
-        known[number] = Entry(number, point, Outcome("done", lanes={"A": values}))
+        found = lost if number == 1 else {"lanes": {"A": {"output_tok_per_s": 1.0}}}
+        known[number] = Entry(number, point, Outcome("done", **found))
     assert len(known) == 6 and study.summary(known)["effects"]["together"]["pairs"] == 2
 
 

@@ -39,7 +39,7 @@ def test_a_withdrawn_round_and_its_pair_are_left_out_of_medians_and_verdicts():
     first, second = found["lanes"]
     verdict = found["verdicts"][0]
     assert (verdict["pairs"], verdict["withdrawn"], verdict["word"]) == (6, 2, "faster")
-    assert second["conditions"] == {"others_cores": 0.05, "waited_cores": 0.01}
+    assert second["conditions"] == {"others_cores": 0.05, "waited_cores": 0.01, "steady": None}
     assert verdict["ratio"] == pytest.approx(2) and second["metrics"]["tpot_ms"] == pytest.approx(100)
     assert "2 of 8 rounds were withdrawn and left out: other programs used 0.5 of 2 cores." in verdict["sentence"]
     assert second["rounds"][2]["withdrawn"] == "Withdrawn: other programs used 0.5 of 2 cores."
@@ -95,12 +95,31 @@ def pool():
     pool.close()
 
 
-@pytest.mark.parametrize(("bad", "taken"), [(set(), 4), ({1}, 5), ({0, 1, 2, 3}, 6), (set(range(6)), 6)])
-def test_the_runner_makes_up_for_withdrawn_rounds_up_to_half_as_many(tiny_model, pool, monkeypatch, bad, taken):
-    """Which rounds are bad is decided here, since a real disturbance cannot be ordered."""
+@pytest.mark.parametrize(
+    ("bad", "crowd", "taken"),
+    [(set(), False, 4), ({1}, False, 5), ({0, 1, 2, 3}, False, 6), (set(range(6)), False, 6),
+     ({1}, True, 5), (set(range(6)), True, 4)],
+)  # fmt: skip
+def test_the_runner_makes_up_for_withdrawn_rounds_up_to_half_as_many(tiny_model, pool, monkeypatch, bad, crowd, taken):
+    """Which rounds are bad is decided here, since a real disturbance cannot be ordered. A load stays: no use."""
     seen = iter(range(100))
-    monkeypatch.setattr(runner, "withdrawn", lambda event: "noise" if next(seen) in bad else None)
+
+    def decided(event: Conditions, fastest: float | None = None, steady: bool = False) -> str | None:
+        if steady:
+            return None if crowd else "noise"
+        return "noise" if next(seen) in bad else None
+
+    monkeypatch.setattr(runner, "withdrawn", decided)
     data = {**experiment(4, "A", chat=False).to_dict(), "model": str(tiny_model)}
     ran = list(Run(Experiment.read(data), pool).records())
     assert [record.event.seconds > 0 for record in ran if isinstance(record.event, Conditions)] == [True] * taken
     assert {record.round for record in ran} - {None} == set(range(taken))
+
+
+@pytest.mark.parametrize(("bytes_", "order"), [(1e6, "ABBA"), (1e15, "AABB")])
+def test_lanes_that_do_not_fit_together_run_one_after_the_other(tiny_model, pool, monkeypatch, bytes_, order):
+    monkeypatch.setattr(runner, "needed", lambda plan, workload: bytes_)
+    monkeypatch.setattr(runner.random, "sample", lambda lanes, count: list(lanes))
+    data = {**experiment(2, "AB", chat=False).to_dict(), "model": str(tiny_model), "quality": False}
+    ran = [record for record in Run(Experiment.read(data), pool).records() if isinstance(record.event, Finished)]
+    assert "".join("AB"[record.lane] for record in ran if record.round is not None) == order

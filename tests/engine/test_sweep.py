@@ -4,7 +4,7 @@ import pytest
 
 from engine.refusal import Refusal
 from engine.run.marks import REPEAT, best, drifted, marks
-from engine.run.study import Entry, Outcome, outcome
+from engine.run.study import Entry, Outcome, outcome, raced
 from engine.run.sweep import MOST, Axis, Sweep
 from engine.spec import Experiment
 
@@ -116,7 +116,8 @@ def test_of_two_lanes_each_point_has_two_marks():
 
 def test_a_divergence_that_nobody_measured_is_called_stated():
     lane = Experiment.read({"workload": {"prompts": ["go"]}, "lanes": {"A": {"opts": {"torchao": {}}}}})
-    common = {"rounds": [{}], "metrics": {SPEED: 3.0}, "memory": {}, "status": "finished", "why": None, "effective": {}}
+    common = {"rounds": [{"withdrawn": None}], "metrics": {SPEED: 3.0}, "memory": {}, "status": "finished",
+              "why": None, "effective": {}, "conditions": {"steady": None}}  # fmt: skip
     data = {"name": "A", "lane": lane.to_dict()["lanes"]["A"], "hint": None, **common}
     found = outcome({"lanes": [data]}, "run")
     assert found.stated == ["A"] and found.value("kl") == 0.01
@@ -129,3 +130,22 @@ def test_a_lane_that_ran_something_else_than_its_label_is_a_failed_point():
     data = {"name": "A", "rounds": [{}], "metrics": {SPEED: 3.0}, "memory": {}, "why": None, "effective": effective}
     found = outcome({"lanes": [{**data, "lane": experiment().to_dict()["lanes"]["A"], "status": "finished"}]}, "run")
     assert (found.state, found.why, found.lanes) == ("failed", "Asked for quantization nf4, but nothing ran.", {})
+
+
+@pytest.mark.parametrize(("rounds", "steady"), [(["Withdrawn: noise."], None), ([None], "Others were busy.")])
+def test_a_point_whose_only_round_does_not_count_says_why(rounds, steady):
+    data = {"name": "A", "lane": experiment().to_dict()["lanes"]["A"], "hint": None, "metrics": {SPEED: 3.0},
+            "memory": {}, "status": "finished", "why": None, "effective": {}, "conditions": {"steady": steady},
+            "rounds": [{"withdrawn": one} for one in rounds]}  # fmt: skip
+    found = outcome({"lanes": [data]}, "run")
+    assert found.spoiled and found.why == (steady or rounds[0]) and found.value(SPEED) == 3.0
+
+
+def test_two_points_become_the_lanes_of_a_race_if_their_work_is_the_same():
+    points = Sweep(experiment(), [Axis("lane.opts.prompt_lookup.guesses", (2, 8))]).points
+    made = raced([point for point in points if point.role != REPEAT][:2])
+    assert [lane.opts["prompt_lookup"].guesses for lane in made.lanes.values()] == [2, 8]
+    assert made.workload == points[0].experiment.workload and made.rounds == 8
+    other = Sweep(experiment(), [Axis("workload.max_new_tokens", (4, 8))]).points
+    with pytest.raises(Refusal, match="differ in their model or workload"):
+        raced(other[:2])

@@ -64,7 +64,7 @@ def visit(site: Site, chromium) -> Iterator[Callable]:
         if said.type == "error" and not said.text.startswith(LEAVING):
             complaints.append(said.text)
 
-    def open_page(**settings):
+    def open_page(room: str = "race", **settings):
         context = chromium.new_context(viewport={"width": 1440, "height": 900}, **settings)
         contexts.append(context)
         page = context.new_page()
@@ -75,6 +75,7 @@ def visit(site: Site, chromium) -> Iterator[Callable]:
         page.goto(site.url)
         page.wait_for_selector("#run:not([disabled])")
         page.wait_for_selector(".stage[data-state=idle] .lane")
+        page.click(f".top nav a[href='#{room}']")
         return page
 
     yield open_page

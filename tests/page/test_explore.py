@@ -84,6 +84,7 @@ def explore(visit):
     page.locator("#presets input").check(force=True)
     page.click("#preset-demo-without-a-model")
     page.wait_for_selector("#rail input[value=simulated]:checked", state="attached")
+    page.click(".top nav a[href='#explore']")
     page.fill("#explore-first input", "Workload: max")
     page.locator("[role=option]:has-text('max new')").first.click()
     page.wait_for_function("document.querySelector('#explore-values :is(input, textarea)').value == '32,64,128'")
@@ -110,7 +111,14 @@ def test_a_sweep_fills_its_picture_and_goes_on_while_the_page_is_reloaded(explor
     shot(page, "explore")
     page.locator(".explore tbody button").first.click()
     page.wait_for_function("document.querySelector('#tokens input').value >= 17")
+    assert page.evaluate("document.body.dataset.room") == "race" and page.is_visible("#run")
+    page.click(".top nav a[href='#explore']")
     assert page.is_enabled("#explore-run")
+    assert page.is_disabled(".explore .duel")
+    for row in (0, 1):
+        page.locator(".explore tbody input").nth(row).check()
+    page.click(".explore .duel")
+    page.wait_for_selector("text=These points differ in their model or workload")
 
 
 @pytest.mark.browser

@@ -73,7 +73,7 @@ def test_curves_leave_out_what_could_not_run():
 
 @pytest.fixture
 def lab_page(visit):
-    page = visit()
+    page = visit("explore")
     page.wait_for_selector(".lab .picture .plot-container")
     for knob, text in SMALL.items():
         page.fill(f"#lab-tiled_product-{knob} input", text)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from components.page import Page
+from components.page.racing import Logs
 from engine.run.jobs import Jobs
 from engine.run.store import Store
 from engine.spec import Experiment
@@ -32,15 +32,15 @@ def jobs(tmp_path):
     jobs.close()
 
 
-async def watch(page: Page, run: str) -> str:
+async def watch(logs: Logs, run: str) -> str:
     log = ""
-    async for grown in page._follow(run):
+    async for grown in logs.follow(run):
         log = grown
     return log
 
 
-async def all_of_them(page: Page, run: str) -> list[str]:
-    return await asyncio.gather(*(watch(page, run) for _ in range(PAGES)))
+async def all_of_them(logs: Logs, run: str) -> list[str]:
+    return await asyncio.gather(*(watch(logs, run) for _ in range(PAGES)))
 
 
 def test_watching_changes_no_figure_and_every_page_sees_all(jobs):
@@ -49,7 +49,7 @@ def test_watching_changes_no_figure_and_every_page_sees_all(jobs):
     lanes = {"A": {"backend": backend}}
     run = jobs.submit(Experiment.read({"rounds": ROUNDS, "workload": workload, "lanes": lanes}), "me")
     with ThreadPoolExecutor(1) as aside:  # a browser of another test may have a loop in this thread
-        logs = aside.submit(lambda: asyncio.run(all_of_them(Page(jobs), run))).result()
+        logs = aside.submit(lambda: asyncio.run(all_of_them(Logs(jobs), run))).result()
     lane = jobs.result(run)["lanes"][0]
     for name, value in TRUE.items():
         assert lane["metrics"][name] == pytest.approx(value, rel=0.02), name

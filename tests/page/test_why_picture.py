@@ -74,9 +74,9 @@ def test_what_is_next_is_put_into_the_form(tmp_path):
         page = Page(jobs)
         page.build()
         card = next(place for place, card in enumerate(run["lanes"][1]["findings"]) if card["next"])
-        filled = page.attempt("somebody", SimpleNamespace(run="a" * 32, lane=1, card=card))
+        filled = page.racing.attempt("somebody", SimpleNamespace(run="a" * 32, lane=1, card=card))
         assert "Lane B is changed: switch Early exit off" in str(filled[-1])
-        as_it_was = page.fill(experiment)
+        as_it_was = page.form.fill(experiment)
         assert filled[:-1] != as_it_was[:-1]
     finally:
         jobs.close()

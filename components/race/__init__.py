@@ -1,20 +1,19 @@
 """The fold from Records to view lines: what the stage draws, as an append-only JSONL string."""
 
 import json
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
+from components.race.turn import Turn, in_use
 from engine.event import Conditions, Event, Failed, Finished, Judged, Memory, Phase, Record, Request, Step
 from engine.measure.metrics import METRICS, itl_ms, percentile
+from engine.measure.rounds import spoil
 from engine.measure.timeline import Terms, Timeline
-from engine.measure.withdrawal import withdrawn
 from engine.spec import Experiment
 
-WINDOW_S, REPLAY_TICK_S = 1.5, 0.1
-MAX_GAP_POINTS = 400
+REPLAY_TICK_S = 0.1
 
 PHASES = {
     "probe": "measuring this machine, once",
@@ -38,109 +37,10 @@ def line(kind: str, **values: Any) -> str:
 
 
 @dataclass
-class Turn:
-    """One turn of one lane while it runs: a timeline, and how far it has been shown."""
-
-    number: int
-    timeline: Timeline = field(default_factory=Timeline)
-    window: deque[float] = field(default_factory=deque)
-    shown: dict[int, int] = field(default_factory=dict)
-    pieces: list[list[Any]] = field(default_factory=list)
-    points: dict[str, list[list[float]]] = field(default_factory=dict)
-    last_point: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    gaps: int = 0
-    now: float = 0.0
-    gap_median: tuple[int, float | None] = (0, None)
-
-    def see(self, event: Event) -> None:
-        self.timeline.see(event)
-        self.now = max(self.now, event.t)
-        if isinstance(event, Step):
-            for request in event.requests:
-                self._arrived(request)
-            self._point("throughput", event.t, self.rate())
-            self._crowd(event)
-        elif isinstance(event, Memory):
-            self._point("memory", event.t, in_use(event))
-
-    def _arrived(self, request: int) -> None:
-        """Pick up the tokens of a request that have not been shown yet."""
-        own = self.timeline.requests[request]
-        for place in range(self.shown.get(request, 0), len(own.tokens)):
-            self.window.append(own.arrivals[place])
-            self._piece(request, own.text[place], own.accepted[place])
-            if place:
-                self._gap(own.arrivals[place], own.arrivals[place] - own.arrivals[place - 1])
-        self.shown[request] = len(own.tokens)
-
-    def _piece(self, request: int, text: str, accepted: bool) -> None:
-        last = self.pieces[-1] if self.pieces else None
-        if last and last[0] == request and not accepted and not last[2]:
-            last[1] += text
-        else:
-            self.pieces.append([request, text, int(accepted)])
-
-    def _gap(self, t: float, seconds: float) -> None:
-        """Every gap at first, then an even share of them: a chart cannot show more."""
-        self.gaps += 1
-        if self.gaps % (1 + self.gaps // MAX_GAP_POINTS) == 0:
-            self._put("latency", t, seconds * 1000)
-
-    def _point(self, chart: str, t: float, value: float | None) -> None:
-        """Keep points apart by a share of the time so far, so that a long turn stays drawable."""
-        elapsed = t - (self.timeline.started or t)
-        if value is not None and t - self.last_point.get(chart, -1e9) >= 0.02 + elapsed / 100:
-            self.last_point[chart] = t
-            self._put(chart, t, value)
-
-    def _crowd(self, step: Step) -> None:
-        """Who shares a step and who waits: a point where that changes, and now and then where it does not."""
-        for chart, count in {"flight": len(step.requests), "waiting": step.waiting}.items():
-            if self.counts.get(chart) != count:
-                self.last_point.pop(chart, None)
-            self._point(chart, step.t, count)
-            self.counts[chart] = count
-
-    def _put(self, chart: str, t: float, value: float) -> None:
-        x = max(0.0, t - (self.timeline.started if self.timeline.started is not None else t))
-        xs, ys = self.points.setdefault(chart, [[], []])
-        xs.append(round(x, 3))
-        ys.append(round(value, 3))
-
-    def rate(self) -> float | None:
-        """Tokens per second over the last 1.5 s, or since the start where that is shorter."""
-        start = self.timeline.started
-        if start is None or self.now <= start:
-            return None
-        while self.window and self.window[0] < self.now - WINDOW_S:
-            self.window.popleft()
-        return len(self.window) / min(WINDOW_S, self.now - start) if self.timeline.output_tokens else None
-
-    def progress(self, most: int) -> float:
-        """The share of `most` tokens that came; all of it once the turn is over."""
-        return 1.0 if isinstance(self.timeline.end, Finished) else min(1.0, self.timeline.output_tokens / most)
-
-    def median_gap(self) -> float | None:
-        """Median ITL so far; computed again only when 5 % more tokens came, since it sorts them all."""
-        count, value = self.gap_median
-        tokens = self.timeline.output_tokens
-        if tokens > count * 1.05:
-            value = percentile(itl_ms(self.timeline), 0.5)
-            self.gap_median = (tokens, value)
-        return value
-
-
-def in_use(memory: Memory) -> float | None:
-    """The bytes that the memory chart shows: allocated on a GPU, else resident in the worker."""
-    return memory.allocated if memory.allocated is not None else memory.rss
-
-
-@dataclass
 class LaneFold:
-    """All that is known of one lane. `target` is the most tokens that a turn can have."""
+    """All that is known of one lane. `wanted` counts its rounds, `target` is the most tokens that a turn can have."""
 
-    rounds: int
+    wanted: int
     target: int
     terms: Terms = field(default_factory=Terms)
     phase: str = "waiting"
@@ -153,7 +53,14 @@ class LaneFold:
     reset: bool = False
     typical_shown: bool = False
     sent: dict[str, Any] = field(default_factory=dict)
-    out: set[int] = field(default_factory=set)
+    withdrawn: dict[int, str] = field(default_factory=dict)
+    out: dict[int, str] = field(default_factory=dict)
+    steady: str = ""
+
+    @property
+    def rounds(self) -> dict[int, Timeline]:
+        """What engine.measure.rounds looks at."""
+        return {turn.number: turn.timeline for turn in [*self.ended, *filter(None, [self.turn])]}
 
     def see(self, round_: int | None, event: Event) -> None:
         if isinstance(event, Memory):
@@ -176,13 +83,11 @@ class LaneFold:
         if self.turn is None or self.turn.number != round_:
             self.turn, self.reset = Turn(round_, Timeline(self.terms)), True
         self.turn.see(event)
-        if isinstance(event, Conditions) and withdrawn(event):
-            self.out.add(round_)
         if isinstance(event, Request | Step):
             self.phase, self.detail = "running", None
         elif isinstance(event, Finished):
             self.ended.append(self.turn)
-            self.phase = "finished" if len(self.ended) >= self.rounds else "waiting"
+            self.phase = "finished" if len(self.ended) >= self.wanted else "waiting"
 
     def view(self) -> dict[str, Any]:
         """What to draw now; unknown is None."""
@@ -198,7 +103,7 @@ class LaneFold:
             "tokens": turn.timeline.output_tokens if turn else 0,
             "progress": turn.progress(self.target) if turn else 0.0,
             "lap": turn.number + 1 if turn else 0,
-            "typical": self.typical_shown and self.rounds > 1,
+            "typical": self.typical_shown and self.wanted > 1,
             "why": f"{self.failed.why} {self.failed.hint}".strip() if self.failed else None,
         }
 
@@ -246,12 +151,13 @@ class Race:
         self.experiment = experiment
         most = experiment.workload.max_new_tokens * experiment.workload.count
         terms = Terms.of(experiment.workload)
-        out: set[int] = set()
-        self.lanes = [LaneFold(experiment.rounds, most, terms, out=out) for _ in experiment.lanes]
+        self.lanes = [LaneFold(experiment.rounds, most, terms) for _ in experiment.lanes]
 
     def see(self, records: Iterable[Record]) -> None:
         for record in records:
             self.lanes[record.lane].see(record.round, record.event)
+            if isinstance(record.event, Conditions):
+                spoil(self.lanes)
 
     def start(self, **values: Any) -> str:
         """The first line of a log: what is going to happen."""
@@ -294,6 +200,7 @@ def replay(experiment: Experiment, records: list[Record], paced: bool = True) ->
         race.lanes[record.lane].see(record.round, record.event if t >= 0 else event)
     lines.append(race.tick(at=round(due, 2)))
     for fold, real in zip(race.lanes, whole.lanes, strict=True):
-        fold.ended, fold.phase, fold.typical_shown = real.ended, real.phase, bool(real.ended)
+        fold.out, fold.ended = real.out, real.ended
+        fold.phase, fold.typical_shown = real.phase, bool(real.ended)
     lines.append(race.tick(at=round(due, 2)))
     return "".join(lines)

@@ -1,0 +1,79 @@
+"""The page: every part in its place, and who is looking at it."""
+
+import uuid
+from typing import Any
+
+import gradio as gr
+
+from components import header, lab_figures, labs, lanes, pareto, waterfall, workload
+from components.explore import Explore
+from components.files import KINDS, kinds
+from components.history import History
+from components.lessons import lessons
+from components.page.form import Form, setup
+from components.page.racing import Racing
+from components.stage import stage
+from engine.spec import Experiment
+
+FIRST = {
+    "rounds": 8,
+    "workload": {"prompts": workload.EXAMPLES["Repeat"], "max_new_tokens": 64},
+    "lanes": {"A": {}, "B": {"opts": {"prompt_lookup": {}}}},
+}
+
+
+ROOMS = {"race": "Race", "explore": "Explore"}
+"""The rooms of the page by the name in its address, in the order of the way to them."""
+
+
+def rules() -> str:
+    """CSS that follows from what there is: parts, labs and rooms."""
+    return lanes.rules() + labs.rules() + header.rules(ROOMS)
+
+
+class Page:
+    """Holds the parts and the jobs."""
+
+    def __init__(self, jobs: Any):
+        self.jobs = jobs
+        self.first = Experiment.read(FIRST)
+        self.form = Form(self.first)
+        self.runs = History(jobs, KINDS)
+        self.racing = Racing(jobs, self.form, self.runs)
+        self.explore = Explore(jobs, pareto.picture, waterfall.waterfall, self.form.experiment, self.form.fill)
+        self.labs = labs.Labs(jobs, lab_figures.pictures)
+
+    def build(self) -> gr.Blocks:
+        with gr.Blocks(title="Pitlane", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
+            self.owner = gr.BrowserState("", storage_key="pitlane-owner", secret="pitlane")
+            header.header(ROOMS)
+            with header.room("race"):
+                self.form.questions()
+                with gr.Row(elem_id="floor"):
+                    with gr.Column(elem_id="rail"):
+                        self.form.build()
+                    with gr.Column(elem_id="track"):
+                        self.stage = stage(setup(self.first.lanes))
+                        self.runs.build(kinds())
+                        lessons()
+            with header.room("explore"):
+                self.explore.build()
+                self.labs.build()
+            self._wire(blocks)
+        return blocks.queue(max_size=128, default_concurrency_limit=16)
+
+    def _wire(self, blocks: gr.Blocks) -> None:
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        filled = self.form.filled(self.stage)
+        restored = blocks.load(self.restore, [self.owner], [self.owner, *filled], **quiet)
+        self.form.wire(self.stage)
+        self.racing.wire(self.stage, self.owner, restored)
+        self.explore.wire(self.owner, self.form.lanes.tab, self.form.inputs, filled, restored)
+        self.runs.wire(self.owner)
+        self.labs.wire(self.owner)
+
+    def restore(self, owner: str) -> list[Any]:
+        """Page opened: who this is, and the setup of what they have running or just ran."""
+        owner = owner or uuid.uuid4().hex
+        recent = self.jobs.current(owner) or self.runs.recent(owner)
+        return [owner, *self.form.fill(self.jobs.experiment(recent) if recent else self.first)]
