@@ -14,9 +14,10 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
+from components.calm import Calm
 from components.page import Page, rules
 from components.theme import STATIC, head, theme
 from engine.refusal import Refusal
@@ -35,6 +36,12 @@ class Fresh(StaticFiles):
         return response
 
 
+async def events(parts: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Lines as server-sent events (WHATWG HTML, section 9.2); what comes together is sent together."""
+    async for part in parts:
+        yield "".join(f"data: {line}\n\n" for line in part.splitlines())
+
+
 def build(jobs: Jobs) -> FastAPI:
     """The web application around `jobs`."""
 
@@ -44,6 +51,7 @@ def build(jobs: Jobs) -> FastAPI:
         jobs.close()
 
     app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Calm)
     app.add_middleware(CORSMiddleware, allow_origins=[], allow_credentials=False)
 
     @app.get("/pitlane/plotly.min.js")
@@ -61,6 +69,16 @@ def build(jobs: Jobs) -> FastAPI:
             return Response(str(refusal), status_code=404, media_type="text/plain")
         return Response(content, media_type="application/octet-stream", headers={
             "Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"})  # fmt: skip
+
+    @app.get("/pitlane/runs/{run}/log")
+    async def told(run: str, replay: str = "") -> Response:
+        """A run's log as server-sent events, one view line each. Who knows the run's id may read it."""
+        try:
+            parts = page.racing.logs.stream(run, replay)
+        except Refusal as refusal:
+            return Response(str(refusal), status_code=404, media_type="text/plain")
+        return StreamingResponse(events(parts), media_type="text/event-stream", headers={
+            "Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # fmt: skip
 
     app.mount("/pitlane", Fresh(directory=STATIC), name="pitlane")
     return gr.mount_gradio_app(

@@ -18,13 +18,13 @@ ENDED = {
 async def follow(
     jobs: Any, run: str, race: Any, opening: str, line: Callable[..., str], closing: Callable[[str], str]
 ) -> AsyncIterator[str]:
-    """Yield the whole log each time it grew, from the first record on, until the job ends.
+    """Yield what the log has grown by, from the first record on, until the job ends.
 
     `race` folds the records; `closing(state)` is the last line. A beat goes out even when nothing happens,
     so that a browser can tell a slow run from a lost connection.
     """
-    log, seen, polls, place = opening, 0, 0, -1
-    yield log
+    seen, polls, place = 0, 0, -1
+    yield opening
     while True:
         jobs.watch(run)
         state, position = jobs.state(run), jobs.position(run)
@@ -36,10 +36,9 @@ async def follow(
             added = line("beat", position=position, state=state) + added
             place = position
         if state in ENDED:
-            yield log + added + await asyncio.to_thread(closing, state)
+            yield added + await asyncio.to_thread(closing, state)
             return
         if added:
-            log += added
-            yield log
+            yield added
         polls += 1
         await asyncio.sleep(POLL_S)

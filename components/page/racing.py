@@ -1,10 +1,8 @@
 """Racing: from a press on Run to the verdict, and whatever else the stage shows: replays and ended runs."""
 
 import json
-import logging
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -22,9 +20,6 @@ from engine.measure.why.attempts import attempted, wording
 from engine.refusal import Refusal
 from engine.spec import Experiment
 
-BROKEN = "Something broke on the server; its log says what. Press Run to try again."
-log = logging.getLogger("pitlane.page")
-
 
 class Logs:
     """What the stage is sent of a run: an append-only log of view lines."""
@@ -32,8 +27,12 @@ class Logs:
     def __init__(self, jobs: Any):
         self.jobs = jobs
 
+    def stream(self, run: str, replay: str = "") -> AsyncIterator[str]:
+        """Parts of a run's log: as it goes on, or of a `replay` that is `paced` or `still`. Raises Refusal."""
+        return _whole(self.recorded(run, replay == "paced")) if replay else self.follow(run)
+
     def follow(self, run: str) -> AsyncIterator[str]:
-        """The log of a run that is going on, whole each time it grew."""
+        """The log of a run that is going on, part by part as it grows. Raises Refusal for an unknown run."""
         experiment = self.jobs.experiment(run)
         race = Race(experiment)
         opening = race.start(**self._opening(run, experiment))
@@ -71,13 +70,13 @@ class Racing:
         """`restored` is the event after which the page shows what is going on."""
         form = self.form
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        watching = {**quiet, "concurrency_limit": None}
-        live = [stage, form.message, form.run, form.stop, self.runs.list]
         shown, filled = [stage, form.message], form.filled(stage)
+        resting = [form.run, form.stop, self.runs.list]
 
-        restored.then(self.attach, [owner], live, **watching)
-        stage.heal(self.attach, [owner], live, **watching)
-        form.run.click(self.start, [owner, *form.inputs], live, trigger_mode="once", **watching)
+        restored.then(self.attach, [owner], [stage, *resting], **quiet)
+        pressed = {"trigger_mode": "once", **quiet}
+        form.run.click(self.start, [owner, *form.inputs], [stage, form.message, form.run, form.stop], **pressed)
+        stage.ended(self.rest, [owner], resting, **quiet)
         form.stop.click(self.halt, [owner], [form.message], **quiet)
         self.runs.list.pick(self.pick, [owner], shown, **quiet)
         stage.replay(self.pick, [owner], shown, **quiet)
@@ -85,48 +84,35 @@ class Racing:
         stage.attempt(self.attempt, [owner], filled, **quiet)
         gr.api(self.api, api_name="run", concurrency_limit=None)
 
-    async def start(self, owner: str, *values: Any) -> AsyncIterator[tuple]:
+    def start(self, owner: str, *values: Any) -> tuple:
         """Run pressed: submit, or go on watching what this visitor has running already."""
         try:
             run = self.jobs.current(owner) or self.jobs.submit(self.form.experiment(values), owner)
         except Refusal as refusal:
-            yield gr.skip(), said(str(refusal), "problem"), *_buttons(False), gr.skip()
-            return
-        async for shown in self._watch(run, owner):
-            yield shown
+            return gr.skip(), said(str(refusal), "problem"), *_buttons(False)
+        return shows(run), "", *_buttons(True)
 
-    async def attach(self, owner: str) -> AsyncIterator[tuple]:
-        """Page opened or connection healed: go on watching, or show the end of a recent run."""
-        if run := self.jobs.current(owner):
-            async for shown in self._watch(run, owner):
-                yield shown
-            return
-        shown = gr.skip()
-        with suppress(Refusal):  # its record is damaged
+    def attach(self, owner: str) -> tuple:
+        """Page opened: go on watching, or show the end of a recent run."""
+        run, replay = self.jobs.current(owner), ""
+        if not run:
             last = self.runs.recent(owner)
-            shown = self.logs.recorded(last, paced=False) if last and self.jobs.state(last) in ENDED else shown
-        yield shown, gr.skip(), *_buttons(False), self.runs.listed(owner)
+            run, replay = (last, "still") if last and self.jobs.state(last) in ENDED else (None, "")
+        return shows(run, replay) if run else gr.skip(), *self.rest(owner)
 
-    async def _watch(self, run: str, owner: str) -> AsyncIterator[tuple]:
-        first = True
-        try:
-            async for text in self.logs.follow(run):
-                buttons = _buttons(True) if first else (gr.skip(), gr.skip())
-                yield text, "" if first else gr.skip(), *buttons, gr.skip()
-                first = False
-            yield text, gr.skip(), *_buttons(False), self.runs.listed(owner)
-        except Exception:
-            log.exception("watching run %s", run)
-            yield gr.skip(), said(BROKEN, "problem"), *_buttons(False), gr.skip()
+    def rest(self, owner: str) -> tuple:
+        """The buttons and the list of runs as they are now."""
+        return *_buttons(bool(self.jobs.current(owner))), self.runs.listed(owner)
 
     def pick(self, owner: str, event: gr.EventData) -> tuple:
         """Replay a run of the history."""
         if self.jobs.current(owner):
             return gr.skip(), said("Your run is still going. Replay an old one when it has ended, or press Stop.")
         try:
-            return self.logs.recorded(event.run), ""
+            self.jobs.experiment(event.run)
         except Refusal as refusal:
             return gr.skip(), said(str(refusal), "problem")
+        return shows(event.run, "paced"), ""
 
     def reuse(self, owner: str, event: gr.EventData) -> list[Any]:
         """Put a run's setup into the form."""
@@ -151,8 +137,19 @@ class Racing:
             run = self.jobs.submit(Experiment.read(json.loads(experiment)), f"api-{uuid.uuid4().hex}")
         except (Refusal, ValueError) as error:
             raise gr.Error(str(error), print_exception=False) from None
+        log = ""
         async for text in self.logs.follow(run):
-            yield text
+            log += text
+            yield log
+
+
+async def _whole(log: str) -> AsyncIterator[str]:
+    yield log
+
+
+def shows(run: str, replay: str = "") -> str:
+    """The stage's value: which log it reads. Another number each time, so that the same one is read again."""
+    return json.dumps({"run": run, "replay": replay, "asked": uuid.uuid4().hex})
 
 
 def _buttons(running: bool) -> tuple:

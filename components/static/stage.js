@@ -1,4 +1,4 @@
-// The stage: reads an append-only log of view lines and draws it on its own clock, never faster than it can.
+// The stage: reads a run's log of view lines and draws it on its own clock, never faster than it can.
 
 import { Charts } from "./charts.js";
 import { clear, finish, laneCard, show, write } from "./lane.js";
@@ -27,7 +27,7 @@ function emphasised(claim) {
 
 class Stage {
   constructor(root, props, watch, trigger, base) {
-    Object.assign(this, { root, props, trigger });
+    Object.assign(this, { root, props, trigger, base, pending: [] });
     this.reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.status = make("div", { class: "verdict", role: "status", "aria-live": "polite" });
     this.lanes = make("div", { class: "lanes" });
@@ -40,11 +40,11 @@ class Stage {
     this.heard = performance.now();
     root.addEventListener("save", (event) => Object.assign(event.detail, { run: this.start.run }));
     root.addEventListener("attempt", (event) => this.trigger("attempt", { run: this.start.run, ...event.detail }));
-    watch("value", () => this.pull());
+    watch("value", () => this.open());
     watch("setup", () => this.preview());
     setInterval(() => this.listen(), 2000);
     this.preview();
-    this.pull();
+    this.open();
   }
 
   // While nothing runs the stage shows the lanes as they are set up.
@@ -60,22 +60,33 @@ class Stage {
     this.say("Ready", IDLE);
   }
 
-  // Take in what the log has grown by; a different first line is a different log.
-  pull() {
-    const log = this.props.value || "";
-    const end = log.indexOf("\n");
-    if (end < 0) return;
-    if (log.slice(0, end) !== this.head) {
-      this.head = log.slice(0, end);
-      this.offset = 0;
-      this.pending = [];
-      this.clock = null;
-    }
-    const added = log.slice(this.offset, log.lastIndexOf("\n"));
-    this.offset += added.length;
+  // Read the log of the run that the page names. The browser connects again by itself when a connection is lost,
+  // and the log then begins anew.
+  open() {
+    const asked = JSON.parse(this.props.value || "null");
+    if (!asked) return;
+    this.source?.close();
+    this.source = new EventSource(`${this.base}runs/${asked.run}/log?replay=${asked.replay}`);
+    this.source.onmessage = ({ data }) => this.hear(JSON.parse(data));
+    this.source.onerror = () => this.lost();
+  }
+
+  hear(line) {
     this.heard = performance.now();
-    for (const text of added.split("\n")) if (text) this.pending.push(JSON.parse(text));
+    if (line.kind === "start") [this.pending, this.clock] = [[], null];
+    if (line.kind === "end") this.source.close();
+    this.pending.push(line);
     this.schedule();
+  }
+
+  // The server is gone or does not know the run; what is on the stage stays.
+  lost() {
+    const gone = this.source.readyState === EventSource.CLOSED;
+    this.enter(gone ? "failed" : "lost");
+    if (gone) this.say("This run cannot be shown.", "The server does not know it. Press Run for a new one.");
+    else this.say("The connection to the server is lost.", "It is tried again every few seconds; a run goes on without the page.");
+    this.said = null;
+    if (gone) this.trigger("ended");
   }
 
   // Apply what is due. Lines of a replay carry the second `at` which they are due on its clock.
@@ -135,11 +146,11 @@ class Stage {
       this.enter("queued");
       const runs = line.position === 1 ? "1 run is" : `${line.position} runs are`;
       this.say("In the queue", line.position ? `${runs} before yours. It starts by itself.` : "Yours is next.");
-    } else if (this.state === "queued") this.enter("running");
+    } else if (this.state === "queued" || this.state === "lost") this.enter("running");
   }
 
   tick(line) {
-    if (this.state === "queued") this.enter("running");
+    if (this.state === "queued" || this.state === "lost") this.enter("running");
     for (const [number, delta] of Object.entries(line.lanes)) {
       const handle = this.handles[number];
       if (delta.reset) {
@@ -167,6 +178,7 @@ class Stage {
 
   end(line) {
     this.enter(line.state);
+    if (!this.start.replay) this.trigger("ended");
     this.charts.run(false);
     this.said = null;
     const speeds = line.rows[0]?.cells ?? [];
@@ -219,11 +231,11 @@ class Stage {
     document.body.dataset.race = state;
   }
 
-  // A log that has been silent for long has lost its connection: ask the server to send it again.
+  // A log that has been silent for long has lost its connection without a word: connect anew.
   listen() {
     const live = (this.state === "running" || this.state === "queued") && !this.start.replay;
     if (!live || document.hidden || performance.now() - this.heard < SILENCE_MS) return;
     this.heard = performance.now();
-    this.trigger("heal");
+    this.open();
   }
 }

@@ -60,6 +60,6 @@ export function paced(draw, leastMs) {
   return () => {
     if (waiting) return;
     waiting = true;
-    setTimeout(() => (document.hidden ? run() : requestAnimationFrame(run)), Math.max(leastMs, 3 * cost));
+    setTimeout(run, Math.max(leastMs, 3 * cost));
   };
 }

@@ -39,17 +39,19 @@ def spoil(lanes: Sequence[Any]) -> None:
 
 
 def steady(lanes: Sequence[Any]) -> str:
-    """The sentence on a light load that lay on most rounds of every lane, such as the browser that shows the race.
+    """The sentence on a light load that lay on most rounds of the race, such as the browser that shows it.
 
     Without it such a race would show nothing. But lanes suffer from a load unequally, so there is no verdict beside
     it: the browser on two cores made 2.24 times out of prompt lookup's speed 1.16. Empty where there is none.
     """
-    found = [lane for lane in lanes if lane.rounds]
-    for lane in found:
-        crowded = reasons(lane.rounds).keys() - reasons(lane.rounds, steady=True).keys()
-        if 2 * len(crowded) <= len(lane.rounds):
-            return ""
-    seen = [one for lane in found for line in lane.rounds.values() for one in line.conditions if one.seconds]
+    crowded = [
+        (number, lane.rounds[number])
+        for lane in lanes
+        for number in reasons(lane.rounds).keys() - reasons(lane.rounds, steady=True).keys()
+    ]
+    if 2 * len({number for number, _ in crowded}) <= max((len(lane.rounds) for lane in lanes), default=0):
+        return ""
+    seen = [one for _, line in crowded for one in line.conditions if one.seconds]
     shares = [max(0.0, one.others or 0.0) / one.seconds / (one.cores or 1) for one in seen]
     if not shares or median(shares) > LIGHT:
         return ""

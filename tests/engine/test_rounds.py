@@ -53,7 +53,8 @@ def test_with_fewer_than_six_pairs_left_there_is_no_winner():
     assert verdict["sentence"].startswith("A quick look") and "3 of 8 rounds were withdrawn" in verdict["sentence"]
 
 
-def test_with_nothing_left_the_figures_stay_and_nothing_is_compared():
+def test_with_nothing_left_the_figures_stay_and_nothing_is_compared(monkeypatch):
+    monkeypatch.setitem(CROWDED, "others", 2.0)
     found = result(experiment(6), machine().to_dict(), records(6, {1: set(range(6))}))
     verdict = found["verdicts"][0]
     assert (verdict["pairs"], verdict["ratio"], verdict["word"]) == (0, None, "cannot tell")
@@ -63,7 +64,7 @@ def test_with_nothing_left_the_figures_stay_and_nothing_is_compared():
     assert shown["tpot_ms"]["value"] and shown["tpot_ms"]["ratio"] is None and "×)" not in table(found)
 
 
-def test_a_light_load_on_most_rounds_of_every_lane_is_told_and_spoils_nothing(monkeypatch):
+def test_a_light_load_on_most_rounds_is_told_and_spoils_nothing(monkeypatch):
     """The browser that draws the page, on two cores: figures stand without a verdict; a heavier load leaves none."""
     monkeypatch.setitem(CROWDED, "others", 1.4)
     most = records(8, {0: set(range(8)), 1: set(range(7))})
@@ -71,6 +72,8 @@ def test_a_light_load_on_most_rounds_of_every_lane_is_told_and_spoils_nothing(mo
     assert (verdict["pairs"], verdict["withdrawn"], verdict["word"]) == (8, 0, "cannot tell")
     assert verdict["sentence"].startswith("Under load lane B went at")
     assert "used 35% of the processor all the while: on a quiet machine it may be otherwise." in verdict["sentence"]
+    halves = result(experiment(8), machine().to_dict(), records(8, {0: {0, 2, 4}, 1: {1, 3, 5, 7}}))["verdicts"][0]
+    assert (halves["pairs"], halves["withdrawn"], halves["word"]) == (8, 0, "cannot tell")
     monkeypatch.setitem(CROWDED, "others", 2.0)
     heavy = result(experiment(8), machine().to_dict(), records(8, {0: set(range(8)), 1: set(range(8))}))
     assert heavy["verdicts"][0]["pairs"] == 0

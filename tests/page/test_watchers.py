@@ -35,7 +35,7 @@ def jobs(tmp_path):
 async def watch(logs: Logs, run: str) -> str:
     log = ""
     async for grown in logs.follow(run):
-        log = grown
+        log += grown
     return log
 
 
