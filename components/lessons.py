@@ -7,9 +7,14 @@ import gradio as gr
 from engine.part import Part
 from engine.registry import GROUPS, backends, optimizations
 
+ON_LOAD = """
+const base = window.gradio_config.root + "/pitlane/";
+import(base + "guide.js").then((guide) => guide.mount({ element }));
+"""
+
 
 def lessons() -> gr.HTML:
-    """All lessons, grouped, folded to their titles."""
+    """All lessons, grouped, folded to their titles; static/guide.js opens each beside its switch as well."""
     parts = list(optimizations().items())
     grouped = [(group, [item for item in parts if item[1].group == group]) for group in GROUPS]
     real = [(name, part) for name, part in backends().items() if part.needs_model]
@@ -18,12 +23,13 @@ def lessons() -> gr.HTML:
     return gr.HTML(
         f'<section class="guide" aria-label="Field guide">{body}</section>',
         elem_id="guide",
+        js_on_load=ON_LOAD,
         apply_default_css=False,
     )
 
 
 def _group(title: str, members: list[tuple[str, type[Part]]]) -> str:
-    return f"<div><h3>{escape(title)}</h3>{''.join(_lesson(*member) for member in members)}</div>"
+    return f"<div class='{title.replace(' ', '-')}'><h3>{escape(title)}</h3>{''.join(_lesson(*member) for member in members)}</div>"
 
 
 def _lesson(name: str, part: type[Part]) -> str:

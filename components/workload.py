@@ -17,7 +17,9 @@ SAMPLING = ("temperature", "seed", "fixed_length", "chat")
 REQUESTS = ("system", "requests", "spread", "arrivals", "rate", "ttft_limit_ms", "tpot_limit_ms")
 PLAIN = (*SAMPLING, *REQUESTS, "max_new_tokens")
 """Fields whose widgets hold their values as they are."""
-PRICE = "price_per_hour"
+PRICE, QUALITY = "price_per_hour", "quality"
+WHOLE = (PRICE, QUALITY)
+"""Fields of the experiment itself, beside its workload."""
 RANDOM = "random:"
 NOISE = "Random weights of a real architecture: nothing is fetched, and the text will be noise."
 
@@ -63,8 +65,14 @@ def lengths(start: Experiment) -> dict[str, Component]:
 def sampling(start: Experiment) -> dict[str, Component]:
     """What is seldom changed."""
     titles = {"fixed_length": "Exactly that many tokens", "chat": "Chat template"}
-    price = Experiment.model_fields[PRICE]
-    made = {PRICE: control(PRICE, price, value=start.price_per_hour, info=price.description, elem_id="price-per-hour")}
+    fields = Experiment.model_fields
+    made = {
+        name: control(
+            name, fields[name], value=getattr(start, name), info=fields[name].description,
+            elem_id=name.replace("_", "-"),
+        )
+        for name in WHOLE
+    }  # fmt: skip
     return made | {
         f"workload.{name}": control(
             name, Workload.model_fields[name], label=titles.get(name, name.capitalize()),
@@ -125,7 +133,7 @@ def asked(values: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": str(values["model"] or "").strip(),
         "rounds": values["rounds"],
-        PRICE: value(Experiment.model_fields[PRICE], values[PRICE]),
+        **{name: value(Experiment.model_fields[name], values[name]) for name in WHOLE},
         "workload": {**data, "prompts": prompts},
     }
 
@@ -145,7 +153,7 @@ def shown(experiment: Experiment) -> dict[str, Any]:
     return {
         "model": gr.update(value=experiment.model),
         "workload.prompts": joined(experiment),
-        PRICE: experiment.price_per_hour,
+        **{name: getattr(experiment, name) for name in WHOLE},
         "rounds": gr.update(choices=rounds(experiment.rounds), value=experiment.rounds),
         **updates,
     }

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from engine.event import Failed, Finished, Phase, Record, Step
+from engine.measure.fate import fault
 from engine.measure.metrics import METRICS, output_tok_per_s
 from engine.measure.quality import FIGURES
 from engine.measure.timeline import Terms, Timeline
@@ -149,7 +150,8 @@ def _next(lane: str, assignments: dict[str, Any] | None) -> str:
 
 def _status(lane: dict[str, Any]) -> str:
     simulated = ", simulated" if lane["effective"].get("simulated") else ""
-    return ", ".join([lane["status"] + simulated, *lane["effective"].get("unmet", [])])
+    wrong = ["not the text that it should have written"] if fault(lane["equality"]) else []
+    return ", ".join([lane["status"] + simulated, *wrong, *lane["effective"].get("unmet", [])])
 
 
 def _cell(lane: dict[str, Any], first: dict[str, Any], name: str) -> str:
