@@ -29,7 +29,8 @@ def lessons() -> gr.HTML:
 
 
 def _group(title: str, members: list[tuple[str, type[Part]]]) -> str:
-    return f"<div class='{title.replace(' ', '-')}'><h3>{escape(title)}</h3>{''.join(_lesson(*member) for member in members)}</div>"
+    told = "".join(_lesson(*member) for member in members)
+    return f"<div class='{title.replace(' ', '-')}'><h3>{escape(title)}</h3>{told}</div>"
 
 
 def _lesson(name: str, part: type[Part]) -> str:
