@@ -12,5 +12,5 @@ const PICTURES = { code, files, launches, memory_stack: memoryStack, quality, ro
 
 // DOM nodes in the order in which the server sent the pictures. `names` are the lanes' names.
 export function drawn(names, pictures) {
-  return Object.entries(pictures ?? {}).map(([name, data]) => PICTURES[name](names, data));
+  return Object.entries(pictures ?? {}).filter(([, data]) => data).map(([name, data]) => PICTURES[name](names, data));
 }

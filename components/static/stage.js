@@ -173,7 +173,16 @@ class Stage {
     const what = view.phase === "running" ? `Lane ${name} runs round ${view.lap} of ${this.start.rounds}` : `Lane ${name}: ${view.phase}`;
     if (what === this.said) return;
     this.said = what;
-    this.say(what, "Lanes take turns, so that they do not slow each other down.");
+    this.say(what, `Lanes take turns, so that they do not slow each other down.${this.left()}`);
+  }
+
+  // How long the turns to come will take if they take as long as those that were.
+  left() {
+    const now = performance.now();
+    const done = this.views.reduce((sum, view) => sum + (view.lap ?? 0) - (view.running && view.lap ? 1 : 0), 0);
+    if (!done) this.started = now;
+    const seconds = ((now - this.started) / done) * (this.start.rounds * this.views.length - done) / 1000;
+    return done && seconds > 1 ? ` About ${seconds < 90 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`} left.` : "";
   }
 
   end(line) {
@@ -188,7 +197,8 @@ class Stage {
     this.say(...this.outcome(line), again, reuse);
     const names = this.start.lanes.map((lane) => lane.name);
     this.after.replaceChildren();
-    if (line.rows.length) this.after.append(table(names, line), ...drawn(names, line.pictures), reality(names, line));
+    const { why, ...others } = line.pictures;
+    if (line.rows.length) this.after.append(...drawn(names, { why }), table(names, line), ...drawn(names, others), reality(names, line));
   }
 
   // Title and further words of the end. With several verdicts each one's reasons go to its own lane's card.
