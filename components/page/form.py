@@ -80,7 +80,9 @@ class Form:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         noted, filled = self.noted(stage), self.filled(stage)
         gr.on(self.lanes.edits(), self.note, self.inputs, noted, trigger_mode="always_last", **quiet)
-        self.work["model"].input(self.note, self.inputs, noted, **quiet)
+        work = self.work
+        asked = [work["model"].input, work["workload.prompts"].blur, work["workload.max_new_tokens"].blur]
+        gr.on(asked, self.note, self.inputs, noted, trigger_mode="always_last", **quiet)
         self.work["model"].change(workload.about, [self.work["model"]], [self.about], **quiet)
         for name, button in self.presets.items():
             button.click(partial(self.fill, presets()[name]), None, filled, js=FOLD, **quiet)
