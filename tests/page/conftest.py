@@ -65,7 +65,7 @@ def visit(site: Site, chromium) -> Iterator[Callable]:
             complaints.append(said.text)
 
     def open_page(room: str = "race", **settings):
-        context = chromium.new_context(viewport={"width": 1440, "height": 900}, **settings)
+        context = chromium.new_context(**{"viewport": {"width": 1440, "height": 900}, **settings})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)

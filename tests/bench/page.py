@@ -1,0 +1,127 @@
+"""The page under load: how long a line takes from its arrival to the screen, and what thirty viewers cost the server."""
+
+import http.client
+import json
+import tempfile
+import threading
+import time
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from engine.run.pool import Pool
+from tests.bench.measuring import heading, line
+from tests.page.conftest import CHROMIUM, FLAGS
+from tests.page.site import Site, start
+
+VIEWERS = 30
+TOKENS = 2000
+LANES = {
+    name: {"backend": {"name": "simulated", "ttft_ms": 50.0, "tpot_ms": tpot}}
+    for name, tpot in zip("ABCD", (4.0, 5.0, 6.0, 7.0), strict=True)
+}
+LAG = """(run) => {
+  window.lags = [];
+  const arrived = new Map(), cards = [...document.querySelectorAll(".stage .lane")];
+  const source = new EventSource(`pitlane/runs/${run}/log?replay=`);
+  source.onmessage = ({ data }) => {
+    const line = JSON.parse(data);
+    for (const [lane, delta] of Object.entries(line.lanes ?? {}))
+      if (delta.tokens) arrived.set(`${lane}:${delta.tokens}`, performance.now());
+    if (line.kind === "end") source.close();
+  };
+  cards.forEach((card, lane) => new MutationObserver(() => {
+    const key = `${lane}:${parseInt(card.querySelector(".lap").textContent)}`;
+    if (arrived.has(key)) window.lags.push(performance.now() - arrived.get(key));
+    arrived.delete(key);
+  }).observe(card.querySelector(".lap"), { childList: true, characterData: true, subtree: true }));
+}"""
+"""A second reader of the same log notes when a count of tokens arrives, and an observer when it is on the screen."""
+
+
+def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
+    """Four simulated lanes of 2,000 tokens each; `only`: lag or viewers."""
+    kept: dict[str, Any] = {}
+    site = start(Path(tempfile.mkdtemp()))
+    try:
+        for name, measure in {"lag": lag, "viewers": viewers}.items():
+            if not only or name in only:
+                kept[name] = measure(site)
+    finally:
+        site.process.terminate()
+    return kept
+
+
+def experiment() -> dict[str, Any]:
+    return {"rounds": 1, "workload": {"prompts": ["go"], "max_new_tokens": TOKENS}, "lanes": LANES}
+
+
+def lag(site: Site) -> dict[str, float]:
+    """Milliseconds from a line's arrival in the browser to its figures on the screen, and the browser's heap."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.goto(site.url)
+        page.wait_for_selector("#run:not([disabled])")
+        page.click("#preset-demo-without-a-model")
+        page.wait_for_selector(".stage .lane .badge.simulated")
+        page.click("#lane-add")
+        page.click("#lane-add")
+        page.fill("#tokens input", str(TOKENS))
+        page.click('#rounds label:has(input[value="1"])')
+        page.click("#run")
+        page.wait_for_selector(".stage[data-state=running]")
+        page.evaluate(LAG, page.evaluate("""() => {
+            const event = new CustomEvent("save", { detail: {} });
+            document.querySelector(".stage").dispatchEvent(event);
+            return event.detail.run;
+        }"""))  # fmt: skip
+        page.wait_for_selector(".stage[data-state=done]", timeout=300_000)
+        lags = page.evaluate("window.lags")
+        browser.close()
+    found = {"lines": len(lags), "p50": median(lags), "p95": quantiles(lags, n=20)[-1]}
+    print(heading("lines", "lag p50, ms", "lag p95, ms"))
+    print(line(str(found["lines"]), f"{found['p50']:.0f}", f"{found['p95']:.0f}"))
+    return found
+
+
+def viewers(site: Site) -> dict[str, float]:
+    """Share of one core that the server takes while so many read one run's log, and without any."""
+    shares = {count: _watched(site, count) for count in (0, VIEWERS)}
+    print(heading("viewers", "server, share of one core"))
+    for count, share in shares.items():
+        print(line(str(count), f"{share:.0%}"))
+    return {str(count): share for count, share in shares.items()}
+
+
+def _watched(site: Site, count: int) -> float:
+    run = _submit(site)
+    server = psutil.Process(site.process.pid)
+    readers = [threading.Thread(target=_read, args=(site, run)) for _ in range(count)]
+    began, spent = time.monotonic(), sum(server.cpu_times()[:2])
+    for reader in readers:
+        reader.start()
+    _read(site, run)
+    return (sum(server.cpu_times()[:2]) - spent) / (time.monotonic() - began)
+
+
+def _submit(site: Site) -> str:
+    """Start a run as a program does; its first line names it."""
+    from gradio_client import Client
+
+    job = Client(site.url, verbose=False).submit(json.dumps(experiment()), api_name="/run")
+    return json.loads(next(iter(job)).splitlines()[0])["run"]
+
+
+def _read(site: Site, run: str) -> None:
+    where = urlsplit(site.url)
+    connection = http.client.HTTPConnection(where.hostname, where.port, timeout=120)
+    connection.request("GET", f"/pitlane/runs/{run}/log?replay=")
+    answer = connection.getresponse()
+    while answer.readline():
+        pass

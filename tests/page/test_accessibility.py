@@ -1,0 +1,60 @@
+"""axe-core looks at every room, idle and after a race, in light and dark, wide and narrow: nothing serious is found."""
+
+import pytest
+
+from tests.page.test_page import simulated, state
+
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed.")
+pytestmark = pytest.mark.browser
+
+GRAVE = ("serious", "critical")
+
+
+def faults(page) -> list[str]:
+    """What axe-core calls serious or worse: its rule and where."""
+    found = axe.Axe().run(page).response["violations"]
+    return [
+        f"{one['id']} at {node['target']}: {node['failureSummary']}"
+        for one in found
+        if one["impact"] in GRAVE
+        for node in one["nodes"][:4]
+    ]
+
+
+def rooms(page) -> list[str]:
+    return page.evaluate("[...document.querySelectorAll('.top nav a')].map((way) => way.hash)")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_no_room_has_a_serious_fault(visit, theme, width):
+    page = visit(viewport={"width": width, "height": 900})
+    if theme == "dark":
+        page.click(".top button")
+    for room in rooms(page):
+        page.click(f".top nav a[href='{room}']")
+        assert faults(page) == [], room
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_race_that_has_ended_has_no_serious_fault(visit, theme):
+    page = visit()
+    if theme == "dark":
+        page.click(".top button")
+    simulated(page)
+    page.click("#run")
+    state(page, "done")
+    page.wait_for_selector(".stage .compare")
+    assert faults(page) == []
+
+
+def test_a_lesson_opens_beside_its_switch_by_keyboard_and_closes(visit):
+    page = visit()
+    mark = page.locator(".lane-1 .opt-prompt_lookup .lesson-mark")
+    mark.focus()
+    page.keyboard.press("Enter")
+    sheet = page.locator(".lesson-sheet")
+    sheet.wait_for()
+    assert "Guess the next tokens" in sheet.inner_text() and page.locator(".lesson-sheet:popover-open").count() == 1
+    page.keyboard.press("Escape")
+    sheet.wait_for(state="hidden")
