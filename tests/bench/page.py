@@ -1,4 +1,4 @@
-"""The page under load: how long a line takes from its arrival to the screen, and what thirty viewers cost the server."""
+"""The page under load: how long a line takes from its arrival to the screen, and what thirty viewers cost."""
 
 import http.client
 import json
