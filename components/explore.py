@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -59,12 +59,13 @@ Picture = Callable[..., dict[str, Any] | None]
 class Explore:
     """The widgets and what they do.
 
-    `jobs` runs the points. `pareto(marks, x, y, size)` and `waterfall(effects, title)` make figures. `read(form)` gives
-    the experiment that the page's form says, `fill(experiment)` the updates that show one.
+    `jobs` runs the points. `pictures` are functions that make figures: pareto(marks, x, y, size), waterfall(effects,
+    title), heatmap(marks, addresses, axis). `read(form)` gives the experiment that the page's form says,
+    `fill(experiment)` the updates that show one.
     """
 
-    def __init__(self, jobs: Any, pareto: Picture, waterfall: Picture, read: Callable, fill: Callable):
-        self.studies, self.pareto, self.waterfall = Studies(jobs, KINDS), pareto, waterfall
+    def __init__(self, jobs: Any, pictures: Mapping[str, Picture], read: Callable, fill: Callable):
+        self.studies, self.pictures = Studies(jobs, KINDS), pictures
         self.read, self.fill = read, fill
         self.studies.resume_all(but=OWNER)
         self.variables = variables()
@@ -240,16 +241,17 @@ class Explore:
         except Refusal as refusal:
             return _json(state="refused", title=str(refusal), more=[])
         if found["kind"] == "ablation":
-            figure = self.waterfall(found["effects"], found["axis"]["title"])
+            drawn = [self.pictures["waterfall"](found["effects"], found["axis"]["title"])]
         else:
             across = found.get("axes", [ELSE])[0] if x == VARIED else x
-            figure = self.pareto(found["marks"], across, y, size) if found["marks"] else None
+            drawn = [self.pictures["pareto"](found["marks"], across, y, size)] if found["marks"] else []
+            drawn.append(self.pictures["heatmap"](found["marks"], found.get("axes", []), y))
         going = found["state"] == "running"
         now = f"Measured {found['ended']} of {found['total']}. Now: {', '.join(found['now']) or 'waiting'}."
         title, more = (now, [found["sentence"]] if found["ended"] else []) if going else (found["sentence"], [])
         return _json(
             state=found["state"], title=title, more=[found["title"], found["why"], *more], total=found["total"],
-            ended=found["ended"], figure=figure, columns=_columns(), rows=_rows(found),
+            ended=found["ended"], figures=[one for one in drawn if one], columns=_columns(), rows=_rows(found),
         )  # fmt: skip
 
 
@@ -269,7 +271,7 @@ def _rows(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _idle(kind: str) -> str:
-    return _json(state="idle", title=IDLE[kind], more=[], total=0, ended=0, figure=None, columns=[], rows=[])
+    return _json(state="idle", title=IDLE[kind], more=[], total=0, ended=0, figures=[], columns=[], rows=[])
 
 
 def _json(**values: Any) -> str:

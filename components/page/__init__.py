@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from components import header, lab_figures, labs, lanes, pareto, waterfall, workload
+from components import header, heatmap, lab_figures, labs, lanes, pareto, waterfall, workload
 from components.explore import Explore
 from components.files import KINDS, kinds
 from components.history import History
@@ -25,6 +25,8 @@ FIRST = {
 ROOMS = {"race": "Race", "explore": "Explore"}
 """The rooms of the page by the name in its address, in the order of the way to them."""
 
+STUDIED = {"pareto": pareto.picture, "waterfall": waterfall.waterfall, "heatmap": heatmap.heatmap}
+
 
 def rules() -> str:
     """CSS that follows from what there is: parts, labs and rooms."""
@@ -40,7 +42,7 @@ class Page:
         self.form = Form(self.first)
         self.runs = History(jobs, KINDS)
         self.racing = Racing(jobs, self.form, self.runs)
-        self.explore = Explore(jobs, pareto.picture, waterfall.waterfall, self.form.experiment, self.form.fill)
+        self.explore = Explore(jobs, STUDIED, self.form.experiment, self.form.fill)
         self.labs = labs.Labs(jobs, lab_figures.pictures)
 
     def build(self) -> gr.Blocks:

@@ -15,15 +15,13 @@ class Board {
     Object.assign(this, { root, props, trigger, base, view: null, heard: 0 });
     this.status = make("div", { class: "words", role: "status", "aria-live": "polite" });
     this.bar = make("progress", { max: 1, value: 0, "aria-label": "Points measured" });
-    this.plot = make("div", { class: "picture", role: "img" });
-    this.caption = make("figcaption", {});
-    this.figure = make("figure", { hidden: true }, this.caption, this.plot);
+    this.figures = make("div", { class: "figures" });
     this.rows = make("div", { class: "rows", tabindex: "0", "aria-label": "All points" });
     this.chosen = new Set();
     this.duel = make("button", { type: "button", class: "duel", onclick: () => this.race() }, "Race these two");
-    root.replaceChildren(this.status, this.bar, this.figure, this.rows, this.duel);
+    root.replaceChildren(this.status, this.bar, this.figures, this.rows, this.duel);
     new MutationObserver(() => this.draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-    new ResizeObserver(() => window.Plotly && this.plot.data && window.Plotly.Plots.resize(this.plot)).observe(this.plot);
+    new ResizeObserver(() => window.Plotly && this.plots().forEach((plot) => plot.data && window.Plotly.Plots.resize(plot))).observe(this.figures);
     watch("value", paced(() => this.pull(), DRAW_MS)); // only the newest view is drawn
     setInterval(() => this.heal(), SILENT_MS / 3);
     this.pull();
@@ -93,17 +91,26 @@ class Board {
     location.hash = "#race";
   }
 
+  plots() {
+    return [...this.figures.querySelectorAll(".picture")];
+  }
+
   async draw() {
-    const figure = this.view?.figure;
-    this.figure.hidden = !figure;
-    if (!figure) return;
+    const figures = this.view?.figures ?? [];
+    while (this.figures.children.length > figures.length) this.figures.lastChild.remove();
+    if (!figures.length) return;
     await plotly(this.base);
-    this.caption.textContent = figure.layout.meta.title;
-    this.plot.setAttribute("aria-label", figure.layout.meta.title);
+    while (this.figures.children.length < figures.length) this.figures.append(make("figure", {}, make("figcaption", {}), make("div", { class: "picture", role: "img" })));
+    await Promise.all(figures.map((figure, place) => this.one(figure, this.figures.children[place])));
+  }
+
+  async one(figure, { firstChild: caption, lastChild: plot }) {
+    caption.textContent = figure.layout.meta.title;
+    plot.setAttribute("aria-label", figure.layout.meta.title);
     this.colours(figure);
-    await window.Plotly.react(this.plot, figure.data, figure.layout, { displayModeBar: false, responsive: false });
-    this.plot.removeAllListeners("plotly_click");
-    this.plot.on("plotly_click", ({ points }) => {
+    await window.Plotly.react(plot, figure.data, figure.layout, { displayModeBar: false, responsive: false });
+    plot.removeAllListeners("plotly_click");
+    plot.on("plotly_click", ({ points }) => {
       const number = points[0]?.customdata?.[0];
       if (Number.isInteger(number)) this.open(number);
     });
@@ -117,10 +124,19 @@ class Board {
       trace.marker = { ...trace.marker, color: colour };
       if (trace.type === "scatter") trace.line = { ...trace.line, color: colour };
       if (trace.error_y) trace.error_y = { ...trace.error_y, color: read("--ink-2") };
-      trace.textfont = { color: read("--ink-2"), size: 11 };
+      trace.textfont = { color: read(trace.type === "heatmap" ? "--ink" : "--ink-2"), size: 11 };
+      if (trace.type === "heatmap") trace.colorscale = [[0, read("--well")], [1, `color-mix(in srgb, ${colour} 45%, ${read("--card")})`]].map(([at, tone]) => [at, solid(tone)]);
     }
     layout.font = { ...layout.font, color: read("--ink-2") };
     for (const axis of [layout.xaxis, layout.yaxis]) Object.assign(axis, { gridcolor: read("--rule"), linecolor: read("--rule") });
     layout.hoverlabel = { bgcolor: read("--card"), bordercolor: read("--rule"), font: { color: read("--ink") }, align: "left" };
   }
+}
+
+// Plotly mixes colours itself and knows plain ones only.
+function solid(colour) {
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.fillStyle = colour;
+  pen.fillRect(0, 0, 1, 1);
+  return `rgb(${[...pen.getImageData(0, 0, 1, 1).data].slice(0, 3).join(",")})`;
 }

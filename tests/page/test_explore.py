@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from components.heatmap import heatmap
 from components.pareto import picture
 from components.waterfall import waterfall
 from engine.measure.ablation import configurations, effects
@@ -76,6 +77,19 @@ def test_of_more_than_three_what_the_shares_leave_over_has_a_bar():
     data = waterfall(effects(rates, names), "Tokens per second")["data"]
     assert [bar["x"][0].partition("<")[0] for bar in data] == [*"abcd", "left over", "all together"]
     assert data[4]["base"][0] + data[4]["y"][0] == pytest.approx(data[5]["base"][0] + data[5]["y"][0])
+
+
+def test_two_addresses_make_a_heat_map_with_an_empty_cell_for_what_is_unknown():
+    axes = ["workload.max_new_tokens", "lane.opts.prompt_lookup.guesses"]
+    marks = [
+        {"number": n, "lane": "A", "values": dict(zip(axes, pair, strict=True)), "figures": {SPEED: value}}
+        for n, (pair, value) in enumerate([((8, 1), 10.0), ((16, 1), 12.0), ((8, 2), None), ((16, 2), 15.0)])
+    ]
+    (cells,) = heatmap(marks, axes, SPEED)["data"]
+    assert list(cells["x"]) == ["8", "16"] and list(cells["y"]) == ["1", "2"]
+    assert [list(row) for row in cells["z"]] == [[10.0, 12.0], [None, 15.0]]
+    assert cells["text"][1][1] == "15 ★" and cells["customdata"][1][1] == [3]
+    assert heatmap(marks, axes[:1], SPEED) is None and heatmap([marks[2]], axes, SPEED) is None
 
 
 @pytest.fixture
