@@ -1,6 +1,7 @@
 // The board of a study: one view (JSON) at a time, with its sentence, its picture, and its points as rows.
 
 import { plotly } from "./charts.js";
+import { copier } from "./copied.js";
 import { make, paced, spoken } from "./units.js";
 
 const DRAW_MS = 150;
@@ -19,7 +20,7 @@ class Board {
     this.rows = make("div", { class: "rows", tabindex: "0", "aria-label": "All points" });
     this.chosen = new Set();
     this.duel = make("button", { type: "button", class: "duel", onclick: () => this.race() }, "Race these two");
-    root.replaceChildren(this.status, this.bar, this.figures, this.rows, this.duel);
+    root.replaceChildren(this.status, this.bar, this.figures, make("div", { class: "tools" }, this.duel, copier(() => this.rows.querySelector("table") ?? make("table", {}, make("tr", {})))), this.rows);
     new MutationObserver(() => this.draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     new ResizeObserver(() => window.Plotly && this.plots().forEach((plot) => plot.data && window.Plotly.Plots.resize(plot))).observe(this.figures);
     watch("value", paced(() => this.pull(), DRAW_MS)); // only the newest view is drawn

@@ -1,5 +1,6 @@
 // The comparison at the end: a table of metrics by lane, and what really ran.
 
+import { copier } from "./copied.js";
 import { amount, DASH, make, spoken, swatch, times } from "./units.js";
 
 const WORDS = { faster: "better", slower: "worse", same: "same", "cannot tell": "cannot tell" };
@@ -8,7 +9,8 @@ const WORDS = { faster: "better", slower: "worse", same: "same", "cannot tell": 
 export function table(names, summary) {
   const place = make("div", {}, ours(names, summary));
   const others = summary.translations ?? [];
-  if (!others.length) return place;
+  const copy = copier(() => place.querySelector("table"));
+  if (!others.length) return make("div", { class: "translator" }, copy, place);
   const select = make("select", { "aria-label": "Names of the figures" }, make("option", { value: "" }, "Pitlane"));
   for (const other of others) select.append(make("option", { value: other.name }, other.title));
   select.addEventListener("change", () => {
@@ -16,7 +18,7 @@ export function table(names, summary) {
     place.replaceChildren(chosen ? theirs(names, chosen) : ours(names, summary));
   });
   const title = "The same run under the names and by the formulas of other benchmarks";
-  return make("div", { class: "translator" }, make("label", { title }, "Names and formulas of ", select), place);
+  return make("div", { class: "translator" }, make("label", { title }, "Names and formulas of ", select), copy, place);
 }
 
 function heading(names, text) {
