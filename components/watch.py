@@ -8,7 +8,7 @@ from engine.measure.machine import machine
 
 FEW_CORES = 4
 POLL_S = 0.2 if machine().cores > FEW_CORES else 0.5
-"""Where the browser may share few cores with the engine it is told less often: every line that it draws costs a step."""
+"""Where the browser may share few cores with the engine it is told less often: what it draws takes from a step."""
 BEAT_POLLS = 4
 ENDED = {
     "finished": "done",
