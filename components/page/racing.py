@@ -42,18 +42,25 @@ class Logs:
         """The whole log of a run that has ended, to be replayed by the browser's clock. Raises Refusal."""
         experiment = self.jobs.experiment(run)
         opening = Race(experiment).start(**self._opening(run, experiment, replay=True, paced=paced))
-        return opening + self._typical(run, paced) * paced + self._closing(run, self.jobs.state(run))
+        return opening + self._typical(run, paced) * (paced or self._ran(run)) + self._end(run, self.jobs.state(run))
 
     def _opening(self, run: str, experiment: Experiment, **values: Any) -> dict[str, Any]:
         shown = json.loads(setup(experiment.lanes, figures.crowded(experiment)))
         return {"run": run, "log": uuid.uuid4().hex, "replay": False, **shown, **values}
 
     def _closing(self, run: str, state: str) -> str:
-        result = self.jobs.result(run)
-        ran = any(one["rounds"] for one in result["lanes"]) if result else False
+        return self._typical(run) * self._ran(run) + self._end(run, state)
+
+    def _end(self, run: str, state: str) -> str:
+        result, ran = self.jobs.result(run), self._ran(run)
         told = translations(self.jobs.experiment(run), self.jobs.records(run, 0)) if ran else []
         shown = {**summary(result, ENDED[state]), "pictures": pictures(result), "translations": told}
-        return self._typical(run) * ran + line("end", replayable=ran, **shown)
+        return line("end", replayable=ran, **shown)
+
+    def _ran(self, run: str) -> bool:
+        """Whether any round has been measured."""
+        result = self.jobs.result(run)
+        return bool(result) and any(lane["rounds"] for lane in result["lanes"])
 
     def _typical(self, run: str, paced: bool = False) -> str:
         return replay(self.jobs.experiment(run), self.jobs.records(run, 0), paced)

@@ -2,7 +2,9 @@
 
 import { Charts } from "./charts.js";
 import { clear, finish, laneCard, show, write } from "./lane.js";
+import { copier, settle } from "./links.js";
 import { drawn } from "./pictures.js";
+import { Scrubber, Tape } from "./scrub.js";
 import { reality, table } from "./table.js";
 import { make, paced } from "./units.js";
 
@@ -33,7 +35,8 @@ class Stage {
     this.lanes = make("div", { class: "lanes" });
     this.chartRow = make("div", { class: "charts" });
     this.after = make("div", { class: "after" });
-    root.replaceChildren(this.status, this.lanes, this.chartRow, this.after);
+    this.scrubber = new Scrubber((act) => this.move(act));
+    root.replaceChildren(this.status, this.scrubber.box, this.lanes, this.chartRow, this.after);
     this.charts = new Charts(this.chartRow, base, this.reduced);
     this.head = "";
     this.schedule = paced(() => this.flush(), DRAW_MS);
@@ -65,17 +68,22 @@ class Stage {
   open() {
     const asked = JSON.parse(this.props.value || "null");
     if (!asked) return;
+    settle(asked.run);
     this.source?.close();
     this.source = new EventSource(`${this.base}runs/${asked.run}/log?replay=${asked.replay}`);
     this.source.onmessage = ({ data }) => this.hear(JSON.parse(data));
     this.source.onerror = () => this.lost();
   }
 
+  // A replay is played once all of it is here; a live log is drawn as it comes.
   hear(line) {
     this.heard = performance.now();
-    if (line.kind === "start") [this.pending, this.clock] = [[], null];
-    if (line.kind === "end") this.source.close();
-    this.pending.push(line);
+    if (line.kind === "start") [this.pending, this.coming] = [[], line.paced ? [] : null];
+    (this.coming ?? this.pending).push(line);
+    if (line.kind === "end") {
+      this.source.close();
+      if (this.coming) this.play(new Tape(this.coming));
+    }
     this.schedule();
   }
 
@@ -89,20 +97,39 @@ class Stage {
     if (gone) this.trigger("ended");
   }
 
-  // Apply what is due. Lines of a replay carry the second `at` which they are due on its clock.
+  // Apply what has come, or what is due of a replay.
   flush() {
-    const now = performance.now();
-    while (this.pending.length) {
-      const line = this.pending[0];
-      if (line.at !== undefined && !this.skipped) {
-        this.clock ??= now;
-        if (line.at * 1000 > now - this.clock) break;
-      }
-      this.apply(this.pending.shift());
-    }
+    for (const line of this.pending.splice(0)) this.apply(line);
+    if (this.tape) this.roll();
     this.handles?.forEach((handle, number) => show(handle, this.views[number], this.start.rounds));
     this.charts.draw();
-    if (this.pending.length) this.schedule();
+    this.scrubber.show(this.tape);
+    if (this.tape?.playing) this.schedule();
+  }
+
+  play(tape) {
+    this.begin(tape.start);
+    this.tape = tape;
+    if (this.reduced) this.skip();
+  }
+
+  roll() {
+    if (this.tape.rewound) this.rewind();
+    for (const line of this.tape.due()) this.apply(line);
+  }
+
+  // To the start line of a replay, to be drawn from there up to another second.
+  rewind() {
+    this.layOut(this.tape.start, false);
+    this.handles.forEach((_, number) => this.charts.clear(number));
+    if (this.state !== "running") this.announce();
+  }
+
+  // The visitor moves the replay.
+  move(act) {
+    act(this.tape);
+    this.scrubber.show(this.tape);
+    this.schedule();
   }
 
   apply(line) {
@@ -113,14 +140,17 @@ class Stage {
   }
 
   begin(line) {
-    this.skipped = line.replay && (this.reduced || !line.paced);
-    this.drawn = null;
+    this.tape = this.drawn = null;
     this.layOut(line, true);
-    this.charts.run(true);
-    this.enter(line.replay ? "running" : "queued");
     this.reveal();
     this.root.dataset.replay = line.replay ? "true" : "false";
-    if (line.replay) this.say("Replay", `Every lane's typical round on one clock, at real speed.`, this.button("Skip to the end", () => this.skip(), "skip"));
+    this.announce();
+  }
+
+  announce() {
+    this.charts.run(true);
+    this.enter(this.start.replay ? "running" : "queued");
+    if (this.start.replay) this.say("Replay", "Every lane's typical round on one clock, at real speed.", this.button("Skip to the end", () => this.skip(), "skip"));
     else this.say("Starting", "The engine is being started.");
   }
 
@@ -194,7 +224,7 @@ class Stage {
     this.handles.forEach((handle, number) => line.lanes[number] && finish(handle, line.lanes[number], speeds[number], !number));
     const again = line.replayable ? this.button("Replay the race", () => this.trigger("replay", { run: this.start.run }), "again") : null;
     const reuse = this.button("Use this setup", () => this.trigger("reuse", { run: this.start.run }), "reuse");
-    this.say(...this.outcome(line), again, reuse);
+    this.say(...this.outcome(line), again, reuse, copier({ run: this.start.run }));
     const names = this.start.lanes.map((lane) => lane.name);
     this.after.replaceChildren();
     const { why, ...others } = line.pictures;
@@ -220,7 +250,7 @@ class Stage {
   }
 
   skip() {
-    this.skipped = true;
+    this.tape?.seek(this.tape.seconds);
     this.schedule();
   }
 
@@ -231,7 +261,8 @@ class Stage {
   say(title, text, ...buttons) {
     const simulated = this.start?.lanes.some((lane) => lane.simulated) ? make("span", { class: "badge simulated" }, "simulated") : null;
     const more = text instanceof Node ? text : text ? make("p", { class: "more" }, text) : null;
-    const words = make("div", { class: "words" }, make("p", { class: "title" }, ...emphasised(title)), more);
+    const origin = this.start?.recorded ? make("p", { class: "origin" }, make("span", { class: "badge" }, this.start.recorded)) : null;
+    const words = make("div", { class: "words" }, make("p", { class: "title" }, ...emphasised(title)), more, origin);
     this.status.replaceChildren(words, make("div", { class: "actions" }, simulated, ...buttons));
   }
 
