@@ -72,10 +72,12 @@ class Labs:
                 for knob, field in part.model_fields.items()
             }
 
-    def wire(self, owner: gr.BrowserState) -> None:
+    def wire(self, owner: gr.BrowserState, ready: Any) -> None:
+        """After the event `ready` the owner is known."""
         quiet = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         form = [owner, self.choice, *(widget for knobs in self.knobs.values() for widget in knobs.values())]
         shown = [self.board, self.run, self.stop]
+        ready.then(self.attach, [owner], [*form[1:], self.board], **quiet)
         self.run.click(self.start, form, shown, trigger_mode="once", **quiet)
         self.board.tile(self.tile, form, shown, trigger_mode="always_last", **quiet)
         self.stop.click(self.halt, [owner], None, **quiet)
@@ -84,6 +86,15 @@ class Labs:
             button.click(partial(self.ask, question), None, [self.choice, *self.knobs[name].values()], **quiet)
         changes = [self.choice, *form[2:]]
         gr.on([one.change for one in changes], self.preview, form, [self.board], trigger_mode="always_last", **quiet)
+
+    def attach(self, owner: str) -> list[Any]:
+        """Page opened: the visitor's last lab as it was set, with its result, if it has ended."""
+        last = self.runs.get(owner)
+        if not last or self._running(owner):
+            return [gr.skip()] * (2 + sum(map(len, self.knobs.values())))
+        kept = {last.lab.name(): last.lab.knobs()}
+        knobs = [kept.get(name, {}).get(knob, gr.skip()) for name, own in self.knobs.items() for knob in own]
+        return [str(self.names.index(last.lab.name())), *knobs, self.view(last.result())]
 
     def ask(self, question: LabPreset) -> list[Any]:
         """Set up the lab that answers a question."""

@@ -77,7 +77,7 @@ class Page:
         self.racing.wire(self.stage, self.owner, restored)
         self.explore.wire(self.owner, self.form.lanes.tab, self.form.inputs, filled, restored)
         self.runs.wire(self.owner)
-        self.labs.wire(self.owner)
+        self.labs.wire(self.owner, restored)
 
     def restore(self, owner: str) -> list[Any]:
         """Page opened: who this is, and the setup of what they have running or just ran."""

@@ -98,6 +98,9 @@ def test_a_lab_runs_and_a_tile_is_moved(lab_page):
     page.wait_for_selector(".lab .told:has-text('GFLOP/s')")
     assert page.inner_text(".lab .title").startswith("Best: ")
     shot(page, "lab")
+    page.reload()
+    page.wait_for_selector(".lab[data-state=done] .title:has-text('Best: ')")
+    assert page.input_value("#lab-tiled_product-repeats input[type=number]") == "2"
 
 
 @pytest.mark.browser
