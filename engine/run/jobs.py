@@ -4,7 +4,6 @@ import sqlite3
 import sys
 import threading
 import time
-from collections import deque
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from engine.run.gate import alone
 from engine.run.pool import Pool
 from engine.run.runner import Run
 from engine.run.store import Store
+from engine.run.waiting import Waiting
 from engine.spec import Experiment
 
 UNWATCHED_S = 60.0
@@ -36,12 +36,14 @@ class Job:
 
 
 class Jobs:
-    """Thread-safe. One job runs at a time: two would measure each other."""
+    """Thread-safe. One job runs at a time: two would measure each other. People take turns, see engine.run.waiting."""
 
     def __init__(self, store: Store, pool: Pool | None = None, unwatched_s: float = UNWATCHED_S):
         self.store, self.pool, self.unwatched_s = store, pool or Pool(), unwatched_s
         self.jobs: dict[str, Job] = {}
-        self.queue: deque[Job] = deque()
+        self.queue = Waiting()
+        self.held_for: str | None = None
+        """While the queue is held, the owner whose jobs begin all the same."""
         self.changed = threading.Condition()
         self.running: Job | None = None
         self.closed = False
@@ -59,7 +61,7 @@ class Jobs:
         self._save(lambda: self.store.add(job.run.id, owner, experiment, machine().to_dict(), "queued"))
         with self.changed:
             self.jobs[job.run.id] = job
-            self.queue.append(job)
+            self.queue.add(job)
             self.changed.notify_all()
         return job.run.id
 
@@ -110,6 +112,24 @@ class Jobs:
         self._cancel(job)
         return True
 
+    def hold(self, owner: str | None) -> None:
+        """Let no job begin but this owner's; None lets everybody's begin again. What runs goes on."""
+        with self.changed:
+            self.held_for = owner
+            self.changed.notify_all()
+
+    def skip(self) -> bool:
+        """Stop the job that runs, whosever it is; False if none does."""
+        job = self.running
+        if job:
+            self._cancel(job)
+        return job is not None
+
+    def load(self) -> tuple[bool, int]:
+        """Whether a job runs, and how many wait."""
+        with self.changed:
+            return self.running is not None, len(self.queue)
+
     def history(self, owner: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
         return self.store.history(owner, limit)
 
@@ -135,10 +155,10 @@ class Jobs:
     def _serve(self) -> None:
         while True:
             with self.changed:
-                self.changed.wait_for(lambda: self.queue or self.closed)
+                self.changed.wait_for(lambda: self.queue.next(self.held_for) or self.closed)
                 if self.closed:
                     return
-                job = self.running = self.queue.popleft()
+                job = self.running = self.queue.take(self.held_for)
             try:
                 with alone(self.store.gate_file, partial(self._stopped, job)):
                     job.state = "running"
