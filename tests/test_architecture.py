@@ -13,12 +13,13 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("engine.refusal", "engine.event", "engine.part", "engine.home"),
     ("engine.plan", "engine.optimizations", "engine.backends", "engine.models", "engine.kernels", "engine.labs"),
+    ("engine.public",),
     ("engine.registry", "engine.decode"),
     ("engine.spec",),
-    ("engine.address", "engine.presets", "engine.measure", "engine.code"),
+    ("engine.address", "engine.presets", "engine.lessons", "engine.measure", "engine.code"),
     ("engine.run", "engine.export"),
     ("engine.console", "engine.lab_console", "engine.study_console"),
-    ("engine.commands", "components"),
+    ("engine.commands", "engine.mcp", "components"),
     ("engine.__main__",),
     ("app",),
 )
