@@ -55,6 +55,12 @@ class Machine:
     zero_gpu: bool = False
     counters: tuple[str, ...] = ()
 
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> "Machine":
+        """The machine of a result, also of one that says more of it than this version knows."""
+        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        return cls(**{**known, "gpus": tuple(Gpu(**gpu) for gpu in data["gpus"])})
+
     def summary(self) -> str:
         """One line for a header."""
         if self.gpus:

@@ -88,7 +88,7 @@ class Store(Database):
             "id": run, "owner": owner, "created": time.time(), "state": state, "title": experiment.title,
             "model": experiment.model, "simulated": _simulated(experiment), "process": os.getpid(),
             "experiment": json.dumps(experiment.to_dict()), "machine": json.dumps(machine),
-            "lanes": _lanes(experiment.to_dict()),
+            "lanes": tags(experiment.to_dict()),
         }))  # fmt: skip
 
     def append(self, run: str, seq: int, records: Iterable[Record]) -> None:
@@ -152,7 +152,7 @@ class Store(Database):
         chunks = [("INSERT INTO chunks VALUES (?,?,?)", (row["id"], 0, lines))] if records else []
         experiment = json.loads(row["experiment"])
         try:
-            self._together([_inserted({**row, "process": os.getpid(), "lanes": _lanes(experiment)}), *chunks])
+            self._together([_inserted({**row, "process": os.getpid(), "lanes": tags(experiment)}), *chunks])
         except sqlite3.IntegrityError:
             raise Refusal(f"Run {row['id'][:8]} is in the history already.", "There is nothing to import.") from None
 
@@ -219,7 +219,7 @@ def _simulated(experiment: Experiment) -> bool:
     return any(lane.backend.name() == "simulated" for lane in experiment.lanes.values())
 
 
-def _lanes(experiment: dict[str, Any]) -> str:
+def tags(experiment: dict[str, Any]) -> str:
     """What the list says of the lanes of a run, as JSON: names, backends, and badges as they are called today."""
     lanes = [{"name": name, "backend": "", "badges": []} for name in experiment["lanes"]]
     with suppress(Refusal):  # written by a version with other optimizations: still listed, by its lanes' names
@@ -233,7 +233,7 @@ def _lanes(experiment: dict[str, Any]) -> str:
 def _lanes_of(experiment: str) -> str:
     """For the migration that gives every earlier run its column: a row that cannot be read has no lanes."""
     try:
-        return _lanes(json.loads(experiment))
+        return tags(json.loads(experiment))
     except (ValueError, KeyError, TypeError):
         return "[]"
 
