@@ -37,7 +37,7 @@ async def follow(
         race.see(records)
         added = race.tick()
         if state not in ENDED and (position != place or (not added and polls % BEAT_POLLS == 0)):
-            added = line("beat", position=position, state=state) + added
+            added = line("beat", position=position, state=state, held=jobs.held(run)) + added
             place = position
         if state in ENDED:
             yield added + await asyncio.to_thread(closing, state)

@@ -14,7 +14,7 @@ const IDLE = "Pick a question above or set the lanes yourself, then press Run.";
 
 export function mount({ element, props, watch, trigger, base }) {
   const root = element.querySelector(".stage") ?? element;
-  new Stage(root, props, watch, trigger, base);
+  return new Stage(root, props, watch, trigger, base);
 }
 
 // The sentences of a verdict: the claim with its evidence in brackets, then the reasons.
@@ -175,7 +175,8 @@ class Stage {
     if (line.state === "queued") {
       this.enter("queued");
       const runs = line.position === 1 ? "1 run is" : `${line.position} runs are`;
-      this.say("In the queue", line.position ? `${runs} before yours. It starts by itself.` : "Yours is next.");
+      const turn = line.position ? `${runs} before yours. It starts by itself.` : "Yours is next.";
+      this.say("In the queue", line.held ? "The presenter has paused the queue. It starts by itself when it goes on." : turn);
     } else if (this.state === "queued" || this.state === "lost") this.enter("running");
   }
 
@@ -269,7 +270,7 @@ class Stage {
   enter(state) {
     this.state = state;
     this.root.dataset.state = state;
-    document.body.dataset.race = state;
+    if (this.root.closest("#stage")) document.body.dataset.race = state; // lessons have stages of their own
   }
 
   // A log that has been silent for long has lost its connection without a word: connect anew.

@@ -118,6 +118,11 @@ class Jobs:
             self.held_for = owner
             self.changed.notify_all()
 
+    def held(self, run: str) -> bool:
+        """Whether this job waits because the queue is held."""
+        job = self.jobs.get(run)
+        return bool(job and self.held_for not in (None, job.owner) and job.state == "queued")
+
     def skip(self) -> bool:
         """Stop the job that runs, whosever it is; False if none does."""
         job = self.running
