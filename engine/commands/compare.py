@@ -9,7 +9,7 @@ from engine.commands import OUT, flat, json_flag
 from engine.measure.comparison import compare
 from engine.measure.verdict import figure
 from engine.run.columns import FEWEST, MOST, columns
-from engine.run.store import Store
+from engine.run.recordings import Library
 
 DASH = "–"
 WIDEST = 60
@@ -18,12 +18,12 @@ UNITS = {"bytes": "MB"}
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("lanes", nargs="+", metavar="ID[:LANE]",
-                        help=f"{FEWEST} to {MOST} lanes; a run's id alone means all of its lanes")  # fmt: skip
+                        help=f"{FEWEST} to {MOST} lanes; a run's id or a recording's name alone means all")  # fmt: skip
     json_flag(parser)
 
 
 def do(parsed: argparse.Namespace) -> int:
-    found = compare(columns(Store(), parsed.lanes))
+    found = compare(columns(Library(), parsed.lanes))
     if parsed.json:
         OUT.print_json(json.dumps(found))
     else:
@@ -33,7 +33,7 @@ def do(parsed: argparse.Namespace) -> int:
 
 def table(found: dict[str, Any]) -> str:
     """Markdown: the setups where they differ, then the metrics with their ratio to the first column."""
-    heads = [f"{head['label']}, {datetime.fromtimestamp(head['created']):%Y-%m-%d %H:%M}" for head in found["columns"]]
+    heads = [f"{head['label']}, {head['recorded'] or _when(head['created'])}" for head in found["columns"]]
     setup = [[row["address"], *map(_said, row["values"])] for row in [*found["setup"], *found["machine"]]]
     metrics = [
         [", ".join(filter(None, (row["title"], UNITS.get(row["unit"], row["unit"])))), *_cells(row)]
@@ -42,6 +42,10 @@ def table(found: dict[str, Any]) -> str:
     ended = ["Rounds", *(f"{head['rounds']}, {head['status']}" for head in found["columns"])]
     parts = [_grid([["Setup", *heads], *setup])] if setup else []
     return "\n\n".join([*parts, _grid([["Metric", *heads], ended, *metrics]), *found["sentences"]])
+
+
+def _when(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -7,14 +7,16 @@ from pathlib import Path
 from engine.commands import ERR
 from engine.export import FILES, Entry, entries, put
 from engine.refusal import Refusal
-from engine.run.store import Store
+from engine.run.recordings import Library
 
 ENDS = {".csv": ("rounds.csv", "steps.csv"), ".parquet": ("rounds.parquet", "steps.parquet"), ".json": ("json",)}
 """The first of them gets the name that was asked for, the second one says what it holds."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ids", nargs="+", metavar="ID", help="runs by their ids, or the beginnings of them")
+    parser.add_argument(
+        "ids", nargs="+", metavar="ID", help="runs by their ids or the beginnings of them, and recordings by name"
+    )
     parser.add_argument("--to", required=True, metavar="FILE",
                         help="FILE.csv and FILE.parquet: rounds, and steps beside them; FILE.json: to import again; "
                         "FILE.html: a report that opens anywhere")  # fmt: skip
@@ -24,7 +26,7 @@ def do(parsed: argparse.Namespace) -> int:
     path = Path(parsed.to)
     if path.suffix not in (*ENDS, ".html"):
         raise Refusal(f"{path.name} has no known ending.", f"End it with {', '.join(ENDS)} or .html.")
-    for place, data in files(path, entries(Store(), parsed.ids)):
+    for place, data in files(path, entries(Library(), parsed.ids)):
         put(place, data)
         ERR.print(f"{place}: {len(data):,} bytes", markup=False)
     return 0

@@ -17,13 +17,17 @@ MEASURED = ("measured", "memory_bytes")
 
 @dataclass(frozen=True)
 class Column:
-    """One lane of one run: the run's id, when it began (seconds since 1970), its title, its result, the lane's name."""
+    """One lane of one run: the run's id, when it began (seconds since 1970), its title, its result, the lane's name.
+
+    `recorded` says of a recording where it comes from.
+    """
 
     run: str
     created: float
     title: str
     result: dict[str, Any]
     lane: str
+    recorded: str = ""
 
     @property
     def label(self) -> str:
@@ -78,6 +82,7 @@ def _head(column: Column) -> dict[str, Any]:
         "lane": column.lane,
         "created": column.created,
         "title": column.title,
+        "recorded": column.recorded,
         "status": found["status"],
         "rounds": len(found["rounds"]),
         "unmet": " ".join(found["effective"].get("unmet", [])),

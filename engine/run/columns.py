@@ -30,4 +30,5 @@ def _columns(store: Store, name: str) -> list[Column]:
     if lane and lane not in there:
         raise Refusal(f"Run {row['id'][:8]} has no lane {lane}.", f"It has {', '.join(there)}.")
     chosen = [lane] if lane else there
-    return [Column(row["id"], row["created"], row["title"], row["result"], one) for one in chosen]
+    said = row.get("recorded", "")
+    return [Column(row["id"], row["created"], row["title"], row["result"], one, said) for one in chosen]

@@ -20,6 +20,7 @@ NOBODY = ""
 """The owner of a recording."""
 SHORTEST = 8
 """So many letters of an id mean a recording on the command line."""
+LISTED = ("id", "name", "recorded", "created", "state", "title", "model", "simulated", "sentence")
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Recording:
         return {**kept, **written, **further, "name": self.name, "recorded": self.label}
 
     def listed(self) -> dict[str, Any]:
-        """As Store.history lists a run."""
+        """As Store.history lists a run, without an owner."""
         row = self.row()
-        return {**row, "lanes": json.loads(row["lanes"])}
+        return {**{key: row[key] for key in LISTED}, "lanes": json.loads(row["lanes"])}
 
     def records(self, start: int = 0) -> list[Record]:
         return [Record.parse(line) for line in self.entry["records"][start:]]
