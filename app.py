@@ -22,7 +22,7 @@ from components.page import Page, rules
 from components.theme import STATIC, head, theme
 from engine.refusal import Refusal
 from engine.run.jobs import Jobs
-from engine.run.store import Store
+from engine.run.recordings import Library
 
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
@@ -111,7 +111,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     asked = arguments()
-    store = Store.lasting()
+    store = Library.lasting()
     app = build(Jobs(store))
     print(store.notice, end="\n" * bool(store.notice))
     print(f"Pitlane is at http://{asked.host}:{asked.port}", flush=True)

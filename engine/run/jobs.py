@@ -11,6 +11,7 @@ from engine.event import Record
 from engine.measure.machine import machine
 from engine.measure.result import result
 from engine.models.resolve import resolve
+from engine.refusal import Refusal
 from engine.run.gate import alone
 from engine.run.pool import Pool
 from engine.run.runner import Run
@@ -21,6 +22,17 @@ from engine.spec import Experiment
 UNWATCHED_S = 60.0
 FLUSH_S = 0.5
 KEPT = 20
+WHOLE = 32
+
+
+def whole(run: str) -> str:
+    """The id of a run, not the beginning of one: whoever knows it was given it, and a beginning can be guessed.
+
+    Raises Refusal for less.
+    """
+    if len(run) < WHOLE:
+        raise Refusal(f"There is no run {run}.", "A link to a run holds its whole id.")
+    return run
 
 
 class Job:
@@ -67,7 +79,7 @@ class Jobs:
 
     def state(self, run: str) -> str:
         job = self.jobs.get(run)
-        return job.state if job else self.store.run(run)["state"]
+        return job.state if job else self.store.run(whole(run))["state"]
 
     def position(self, run: str) -> int:
         """How many jobs are before this one; 0 when it runs or has ended."""
@@ -83,15 +95,15 @@ class Jobs:
 
     def result(self, run: str) -> dict[str, Any] | None:
         job = self.jobs.get(run)
-        return job.result if job else self.store.run(run)["result"]
+        return job.result if job else self.store.run(whole(run))["result"]
 
     def experiment(self, run: str) -> Experiment:
         job = self.jobs.get(run)
-        return job.run.experiment if job else self.store.experiment(run)
+        return job.run.experiment if job else self.store.experiment(whole(run))
 
     def owner(self, run: str) -> str:
         job = self.jobs.get(run)
-        return job.owner if job else self.store.run(run)["owner"]
+        return job.owner if job else self.store.run(whole(run))["owner"]
 
     def watch(self, run: str) -> None:
         """Say that somebody is looking: a job that nobody looks at for a minute is cancelled."""
