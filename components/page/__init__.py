@@ -1,16 +1,16 @@
 """The page: every part in its place, and who is looking at it."""
 
-import uuid
 from typing import Any
 
 import gradio as gr
 
-from components import header, heatmap, lab_figures, labs, lanes, pareto, waterfall, workload
+from components import header, heatmap, lab_figures, labs, lanes, links, pareto, waterfall, workload
 from components.explore import Explore
 from components.files import KINDS, kinds
 from components.history import History
 from components.lessons import lessons
 from components.page.form import Form, setup
+from components.page.opening import Opening
 from components.page.racing import Racing
 from components.stage import stage
 from engine.spec import Experiment
@@ -41,7 +41,8 @@ class Page:
         self.first = Experiment.read(FIRST)
         self.form = Form(self.first)
         self.runs = History(jobs, KINDS)
-        self.racing = Racing(jobs, self.form, self.runs)
+        self.opening = Opening(jobs, self.form, self.runs)
+        self.racing = Racing(jobs, self.form, self.runs, self.opening)
         self.explore = Explore(jobs, STUDIED, self.form.experiment, self.form.fill)
         self.labs = labs.Labs(jobs, lab_figures.pictures)
 
@@ -57,6 +58,7 @@ class Page:
                 with gr.Row(elem_id="floor"):
                     with gr.Column(elem_id="rail"):
                         self.form.build()
+                        self.share = links.button()
                     with gr.Column(elem_id="track"):
                         self.stage = stage(setup(self.first.lanes))
                         self.runs.build(kinds())
@@ -72,15 +74,10 @@ class Page:
     def _wire(self, blocks: gr.Blocks) -> None:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         filled = self.form.filled(self.stage)
-        restored = blocks.load(self.restore, [self.owner], [self.owner, *filled], **quiet)
+        restored = blocks.load(self.opening.restore, [self.owner], [self.owner, *filled], **quiet)
         self.form.wire(self.stage)
         self.racing.wire(self.stage, self.owner, restored)
         self.explore.wire(self.owner, self.form.lanes.tab, self.form.inputs, filled, restored)
         self.runs.wire(self.owner)
+        self.share.ask(self.opening.link, self.form.inputs, [self.share], **quiet)
         self.labs.wire(self.owner, restored)
-
-    def restore(self, owner: str) -> list[Any]:
-        """Page opened: who this is, and the setup of what they have running or just ran."""
-        owner = owner or uuid.uuid4().hex
-        recent = self.jobs.current(owner) or self.runs.recent(owner)
-        return [owner, *self.form.fill(self.jobs.experiment(recent) if recent else self.first)]

@@ -2,15 +2,17 @@
 
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
 from components import figures
+from components.discretion import discreet
 from components.history import History
 from components.page.form import Form, said, setup
+from components.page.opening import Opening, shows
 from components.pictures import pictures
 from components.race import Race, line, replay
 from components.summary import summary
@@ -18,6 +20,7 @@ from components.translator import translations
 from components.watch import ENDED, follow
 from engine.measure.why.attempts import attempted, wording
 from engine.refusal import Refusal
+from engine.run.recordings import recorded
 from engine.spec import Experiment
 
 
@@ -36,17 +39,20 @@ class Logs:
         experiment = self.jobs.experiment(run)
         race = Race(experiment)
         opening = race.start(**self._opening(run, experiment))
-        return follow(self.jobs, run, race, opening, line, partial(self._closing, run))
+        told = follow(self.jobs, run, race, opening, line, partial(self._closing, run))
+        return _said(told, discreet(experiment))
 
     def recorded(self, run: str, paced: bool = True) -> str:
         """The whole log of a run that has ended, to be replayed by the browser's clock. Raises Refusal."""
         experiment = self.jobs.experiment(run)
         opening = Race(experiment).start(**self._opening(run, experiment, replay=True, paced=paced))
-        return opening + self._typical(run, paced) * (paced or self._ran(run)) + self._end(run, self.jobs.state(run))
+        typical = self._typical(run, paced) * (paced or self._ran(run))
+        return discreet(experiment)(opening + typical + self._end(run, self.jobs.state(run)))
 
     def _opening(self, run: str, experiment: Experiment, **values: Any) -> dict[str, Any]:
         shown = json.loads(setup(experiment.lanes, figures.crowded(experiment)))
-        return {"run": run, "log": uuid.uuid4().hex, "replay": False, **shown, **values}
+        origin = found.label if (found := recorded(run)) else ""
+        return {"run": run, "log": uuid.uuid4().hex, "replay": False, "recorded": origin, **shown, **values}
 
     def _closing(self, run: str, state: str) -> str:
         return self._typical(run) * self._ran(run) + self._end(run, state)
@@ -69,8 +75,8 @@ class Logs:
 class Racing:
     """The events of the stage and of the two buttons."""
 
-    def __init__(self, jobs: Any, form: Form, runs: History):
-        self.jobs, self.form, self.runs = jobs, form, runs
+    def __init__(self, jobs: Any, form: Form, runs: History, opening: Opening):
+        self.jobs, self.form, self.runs, self.opening = jobs, form, runs, opening
         self.logs = Logs(jobs)
 
     def wire(self, stage: gr.HTML, owner: gr.BrowserState, restored: Any) -> None:
@@ -99,13 +105,9 @@ class Racing:
             return gr.skip(), said(str(refusal), "problem"), *_buttons(False)
         return shows(run), "", *_buttons(True)
 
-    def attach(self, owner: str) -> tuple:
-        """Page opened: go on watching, or show the end of a recent run."""
-        run, replay = self.jobs.current(owner), ""
-        if not run:
-            last = self.runs.recent(owner)
-            run, replay = (last, "still") if last and self.jobs.state(last) in ENDED else (None, "")
-        return shows(run, replay) if run else gr.skip(), *self.rest(owner)
+    def attach(self, owner: str, request: gr.Request) -> tuple:
+        """Page opened: show a run where there is one to show."""
+        return self.opening.stage(owner, request), *self.rest(owner)
 
     def rest(self, owner: str) -> tuple:
         """The buttons and the list of runs as they are now."""
@@ -123,11 +125,11 @@ class Racing:
 
     def reuse(self, owner: str, event: gr.EventData) -> list[Any]:
         """Put a run's setup into the form."""
-        return self.form.fill(self.jobs.experiment(event.run))
+        return self.form.fill(self.opening.setup(event.run, owner))
 
     def attempt(self, owner: str, event: gr.EventData) -> list[Any]:
         """Put a run's setup into the form, with what a card of its lane says to try next."""
-        experiment, result = self.jobs.experiment(event.run), self.jobs.result(event.run)
+        experiment, result = self.opening.setup(event.run, owner), self.jobs.result(event.run)
         lane = result["lanes"][event.lane]
         change = lane["findings"][event.card]["next"]
         text = f"Lane {lane['name']} is changed: {wording(change)}. Press Run to see what it does."
@@ -154,9 +156,9 @@ async def _whole(log: str) -> AsyncIterator[str]:
     yield log
 
 
-def shows(run: str, replay: str = "") -> str:
-    """The stage's value: which log it reads. Another number each time, so that the same one is read again."""
-    return json.dumps({"run": run, "replay": replay, "asked": uuid.uuid4().hex})
+async def _said(parts: AsyncIterator[str], veil: Callable[[str], str]) -> AsyncIterator[str]:
+    async for part in parts:
+        yield veil(part)
 
 
 def _buttons(running: bool) -> tuple:
