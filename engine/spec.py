@@ -19,6 +19,7 @@ from engine.models.architecture import Architecture, known
 from engine.optimizations import Optimization
 from engine.part import Part
 from engine.plan import Plan
+from engine.public import check_model
 from engine.refusal import Refusal
 from engine.registry import backends, optimizations
 
@@ -205,6 +206,9 @@ def plan_for(lane: Lane, model: str, machine: Any, shape: Architecture | None = 
 
     `shape` is the model's architecture where the caller knows it; otherwise what its name tells is used.
     """
+    active = [opt for name, opt in lane.in_effect().items() if opt.supports(lane.backend.name()) or name in lane.opts]
+    for name in (model, *(other for opt in active for other in opt.models())):
+        check_model(name, bool(machine.gpus))
     device = ("cuda" if machine.gpus else "cpu") if lane.device == "auto" else lane.device
     if device == "cuda" and not machine.gpus:
         raise Refusal("This machine has no NVIDIA GPU that torch can use.", "Set the device to auto or cpu.")
@@ -212,7 +216,6 @@ def plan_for(lane: Lane, model: str, machine: Any, shape: Architecture | None = 
     has = {"cores": machine.cores, "gpus": len(machine.gpus)}
     plan = Plan(backend=lane.backend.name(), model=model, device=device, shape=shape, **has)
     lane.backend.settle(plan)
-    active = [opt for name, opt in lane.in_effect().items() if opt.supports(plan.backend) or name in lane.opts]
     for opt in active:
         if not opt.supports(plan.backend):
             raise Refusal(

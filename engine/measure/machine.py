@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -64,7 +65,8 @@ class Machine:
     def summary(self) -> str:
         """One line for a header."""
         if self.gpus:
-            return f"{self.gpus[0].name} · {self.gpus[0].memory_bytes / 2**30:.0f} GiB"
+            shared = " · a shared slice" * self.zero_gpu
+            return f"{self.gpus[0].name} · {self.gpus[0].memory_bytes / 2**30:.0f} GiB{shared}"
         cores = "1 core" if self.cores == 1 else f"{self.cores} cores"
         return f"{self.processor} · {cores} · {self.memory_bytes / 2**30:.0f} GiB"
 
@@ -77,7 +79,8 @@ class Machine:
 def machine() -> Machine:
     """Look once; takes some 50 ms."""
     packages = {name: _version(name) for name in PACKAGES}
-    gpus = () if "+cpu" in (packages["torch"] or "+cpu") else _gpus()
+    zero = bool(os.environ.get("SPACES_ZERO_GPU"))
+    gpus = _lent() if zero else () if "+cpu" in (packages["torch"] or "+cpu") else _gpus()
     return Machine(
         system=f"{platform.system()} {platform.release()}",
         processor=_processor(),
@@ -89,7 +92,7 @@ def machine() -> Machine:
         python=platform.python_version(),
         packages=packages,
         caches=caches(),
-        zero_gpu=bool(os.environ.get("SPACES_ZERO_GPU")),
+        zero_gpu=zero,
         counters=counters(len(gpus)),
     )
 
@@ -147,6 +150,15 @@ def _cores() -> int:
 def _memory() -> int:
     total, limit = psutil.virtual_memory().total, _cgroup("memory.max")
     return total if limit == "max" else min(total, int(limit))
+
+
+def _lent() -> tuple[Gpu, ...]:
+    """On ZeroGPU the package `spaces` imports torch and lets it tell of the GPU that is lent; here nobody else does."""
+    torch = sys.modules.get("torch")
+    if not torch or not torch.cuda.is_available():
+        return ()
+    found = torch.cuda.get_device_properties(0)
+    return (Gpu(found.name, found.total_memory, f"{found.major}.{found.minor}", driver=""),)
 
 
 def _gpus() -> tuple[Gpu, ...]:

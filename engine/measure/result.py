@@ -209,7 +209,9 @@ def _explained(experiment: Experiment, verdict: Verdict, lanes: list[dict[str, A
     if verdict.metric != next(iter(METRICS)) or not verdict.pairs or withdrawn:
         return verdict
     because = _because(experiment, verdict.lane, verdict, lane["equality"], spoken(lane["findings"]))
-    return replace(verdict, sentence=f"{verdict.sentence}{because}{price(over)}{price(lane)}")
+    lent = lane["effective"].get("lent") or over["effective"].get("lent")
+    where = f" Measured on {lent}." if lent else ""
+    return replace(verdict, sentence=f"{verdict.sentence}{because}{price(over)}{price(lane)}{where}")
 
 
 def _withdrawn(name: str, fold: LaneFold) -> str:

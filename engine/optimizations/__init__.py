@@ -41,6 +41,10 @@ class Optimization(Part):
         """Called when every optimization has edited the plan: a sentence if this one cannot live with the others."""
         return None
 
+    def models(self) -> tuple[str, ...]:
+        """The names of further models that this loads."""
+        return ()
+
     def because(self, other: Self | None, word: str) -> str | None:
         """A likely cause for a lane with this being `word` than one with `other` (None: switched off there).
 

@@ -47,6 +47,10 @@ class DraftModel(Speculation):
         "(float32: bfloat16, 16 bits: nf4).",
     )
 
+    def models(self) -> tuple[str, ...]:
+        chosen = self.model.strip()
+        return () if chosen in ("", SELF) else (chosen,)
+
     def limits(self, machine: Any, model: Any = None) -> str | None:
         if self.format in QUANTIZED and not machine.packages.get("bitsandbytes"):
             return f"A draft in {self.format} needs the bitsandbytes package: pip install bitsandbytes."

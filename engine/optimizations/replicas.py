@@ -31,6 +31,8 @@ class Replicas(Optimization):
 
     @classmethod
     def unavailable(cls, machine: Any, model: Any = None) -> str | None:
+        if machine.zero_gpu:
+            return "On a shared ZeroGPU the GPU is lent to one process, which may start no others."
         if machine.cores < 2:
             return "This machine has one core, so a second worker would have none of its own."
         return None

@@ -36,6 +36,8 @@ class TensorParallel(Optimization):
 
     @classmethod
     def unavailable(cls, machine: Any, model: Any = None) -> str | None:
+        if machine.zero_gpu:
+            return "On a shared ZeroGPU the GPU is lent to one process, which may start no others."
         if machine.cores < 2 and len(machine.gpus) < 2:
             return "This machine has one core and no two GPUs, so there is nothing to cut a model across."
         if model and model.model_type in WITHOUT_PLAN:

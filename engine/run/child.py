@@ -49,12 +49,7 @@ class Child:
         command: list[str] | None = None,
         extra: dict[str, str] | None = None,
     ):
-        self.silence = {**SILENCE_S, **(silence or {})}
-        self.log: deque[str] = deque(maxlen=60)
-        self.arrived: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self.usable = True
-        self.owed = 0
-        self.used = time.monotonic()
+        self._begin(silence)
         self.memories = Memories()
         self.process = subprocess.Popen(
             command or [sys.executable, "-m", "engine.run.worker"],
@@ -63,6 +58,14 @@ class Child:
         )  # fmt: skip
         threading.Thread(target=self._drain, name="drain", daemon=True).start()
         threading.Thread(target=self._keep_log, name="log", daemon=True).start()
+
+    def _begin(self, silence: dict[str, float] | None) -> None:
+        self.silence = {**SILENCE_S, **(silence or {})}
+        self.log: deque[str] = deque(maxlen=60)
+        self.arrived: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self.usable = True
+        self.owed = 0
+        self.used = time.monotonic()
 
     @property
     def alive(self) -> bool:

@@ -4,6 +4,7 @@ import sqlite3
 import sys
 import threading
 import time
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -11,11 +12,13 @@ from engine.event import Record
 from engine.measure.machine import machine
 from engine.measure.result import result
 from engine.models.resolve import resolve
+from engine.public import LIMITS, Door, check, public
 from engine.refusal import Refusal
+from engine.run import zero
 from engine.run.gate import alone
 from engine.run.pool import Pool
 from engine.run.runner import Run
-from engine.run.store import Store
+from engine.run.store import STUDY, Store
 from engine.run.waiting import Waiting
 from engine.spec import Experiment
 
@@ -41,9 +44,12 @@ class Job:
     def __init__(self, run: Run, owner: str):
         self.run, self.owner = run, owner
         self.state = "queued"
+        self.context = copy_context()
+        """Who submitted it: where a GPU is lent, it is lent to them."""
         self.records: list[Record] = []
         self.result: dict[str, Any] | None = None
         self.watched = time.monotonic()
+        self.begun: float | None = None
         self.saved = 0
 
 
@@ -56,6 +62,7 @@ class Jobs:
         self.queue = Waiting()
         self.held_for: str | None = None
         """While the queue is held, the owner whose jobs begin all the same."""
+        self.door = Door()
         self.changed = threading.Condition()
         self.running: Job | None = None
         self.closed = False
@@ -65,11 +72,19 @@ class Jobs:
         self.thread.start()
         threading.Thread(target=self._reap, name="reaper", daemon=True).start()
 
-    def submit(self, experiment: Experiment, owner: str) -> str:
-        """Queue an experiment and return its id. Raises Refusal if its model's name means nothing."""
+    def submit(self, experiment: Experiment, owner: str, address: str = "") -> str:
+        """Queue an experiment and return its id.
+
+        Raises Refusal if its model's name means nothing, and on a public server for what that does not allow, or if
+        `owner`, who comes from `address`, starts too often.
+        """
+        check(experiment, bool(machine().gpus))
         if any(lane.backend.needs_model for lane in experiment.lanes.values()):
             resolve(experiment.model)
-        job = Job(Run(experiment, self.pool), owner)
+        made = zero.Lent(experiment, self.pool) if zero.lends(experiment) else Run(experiment, self.pool)
+        if not owner.startswith(STUDY):  # a study was counted when it began
+            self.door.enter(owner, address)
+        job = Job(made, owner)
         self._save(lambda: self.store.add(job.run.id, owner, experiment, machine().to_dict(), "queued"))
         with self.changed:
             self.jobs[job.run.id] = job
@@ -179,7 +194,7 @@ class Jobs:
             try:
                 with alone(self.store.gate_file, partial(self._stopped, job)):
                     job.state = "running"
-                    self._run(job)
+                    job.context.run(self._run, job)
             except Exception as error:
                 sys.excepthook(type(error), error, error.__traceback__)
                 self._end(job, "failed")
@@ -191,7 +206,7 @@ class Jobs:
 
     def _run(self, job: Job) -> None:
         self._save(lambda: self.store.set_state(job.run.id, "running"))
-        flushed = time.monotonic()
+        flushed = job.begun = time.monotonic()
         for record in job.run.records():
             job.records.append(record)
             if time.monotonic() - flushed > FLUSH_S:
@@ -232,5 +247,6 @@ class Jobs:
             with self.changed:
                 waiting = [job for job in (self.running, *self.queue) if job]
             for job in waiting:
-                if time.monotonic() - job.watched > self.unwatched_s:
+                long = public() and job.begun and time.monotonic() - job.begun > LIMITS.run_s
+                if long or time.monotonic() - job.watched > self.unwatched_s:
                     self._cancel(job)

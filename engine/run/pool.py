@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psutil
@@ -21,10 +21,15 @@ Workers = Child | Replicas
 
 
 class Pool:
-    """Thread-safe. A leased worker belongs to one lane; a poisoned one never comes back."""
+    """Thread-safe. A leased worker belongs to one lane; a poisoned one never comes back. `launch` starts new ones."""
 
-    def __init__(self, silence: dict[str, float] | None = None, idle_s: float = IDLE_S):
-        self.silence, self.idle_s = silence, idle_s
+    def __init__(
+        self,
+        silence: dict[str, float] | None = None,
+        idle_s: float = IDLE_S,
+        launch: Callable[[Plan, dict[str, float] | None], Workers] = launch,
+    ):
+        self.silence, self.idle_s, self.launch = silence, idle_s, launch
         self.lock = threading.Lock()
         self.idle: list[tuple[tuple, Workers]] = []
         self.leased: set[Workers] = set()
@@ -39,7 +44,7 @@ class Pool:
                     del self.idle[place]
                     break
             else:
-                child = launch(plan, self.silence)
+                child = self.launch(plan, self.silence)
             self.leased.add(child)
         return child
 

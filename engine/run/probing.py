@@ -29,7 +29,12 @@ log = logging.getLogger("pitlane.probe")
 
 
 def needed() -> bool:
-    """Whether this machine has not been measured yet, or some time ago while others used it."""
+    """Whether this machine has not been measured yet, or some time ago while others used it.
+
+    A GPU that is lent for seconds is never measured: its visitors' time is for their lanes.
+    """
+    if machine().zero_gpu:
+        return False
     known = measured(machine())
     if FAILED or known is None:
         return not FAILED

@@ -6,8 +6,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Protocol
 
+from engine.measure.machine import machine
+from engine.public import check, check_points
 from engine.refusal import Refusal
 from engine.run.jobs import Jobs
 from engine.run.marks import marks
@@ -96,8 +99,14 @@ class Studies:
         self.active: dict[str, Active] = {}
         self.warning = ""
 
-    def start(self, study: Study, owner: str, place: Place | None = None) -> str:
-        """Put a study into the table, begin to measure its points, and return its id."""
+    def start(self, study: Study, owner: str, place: Place | None = None, address: str = "") -> str:
+        """Put a study into the table, begin to measure its points, and return its id.
+
+        Raises Refusal where it is too much for a public server, or `owner` at `address` starts too often.
+        """
+        check(study.experiment, bool(machine().gpus))
+        check_points(study.total({}))
+        self.jobs.door.enter(owner, address)
         id = uuid.uuid4().hex
         self._save(lambda: self.table.add(id, owner, study.kind, study.title, study.to_dict()))
         self._begin(Active(id, study, owner, {}, place or Here(self.jobs), self.table.claim(id)))
@@ -180,7 +189,8 @@ class Studies:
             del self.active[id]
         self.active[study.id] = study
         self._save(lambda: self.table.set_state(study.id, "running", ""))
-        threading.Thread(target=self._conduct, args=(study,), name=f"study {study.id[:8]}", daemon=True).start()
+        work = (copy_context().run, (self._conduct, study))
+        threading.Thread(target=work[0], args=work[1], name=f"study {study.id[:8]}", daemon=True).start()
 
     def _conduct(self, study: Active) -> None:
         workers = [threading.Thread(target=self._work, args=(study,), daemon=True) for _ in range(study.place.width)]

@@ -7,19 +7,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from engine.backends import Session
-from engine.event import Event, Failed, Finished, Memory, Phase, Step, to_dict
+from engine.event import Event, Failed, Finished, Phase, Step
 from engine.measure import memory
 from engine.measure.estimate import refuse
 from engine.measure.machine import machine
 from engine.models.architecture import Architecture
 from engine.plan import Plan
+from engine.public import check_workload
 from engine.refusal import Refusal
 from engine.registry import labs
 from engine.run import grid, ranks, reading
+from engine.run.sender import Sender, lines
 from engine.run.witness import Kept, Witness
 from engine.spec import Lane, Workload, plan_for
 
@@ -29,33 +30,6 @@ COSTS = ("import", "fetch", "load", "quantize", "compile", "capture", "warmup", 
 
 class Cancelled(Exception):
     """Raised inside emit when the parent asked to stop: decoding ends at its next step."""
-
-
-class Sender:
-    """Writes events from a thread of its own, so that neither a slow reader nor the text's decoding delays a step."""
-
-    def __init__(self, descriptor: int, rank: int = 0):
-        self.descriptor, self.rank = descriptor, rank
-        self.waiting: queue.SimpleQueue = queue.SimpleQueue()
-        self.thread = threading.Thread(target=self._write, name="sender", daemon=True)
-        self.thread.start()
-
-    def put(self, event: Event, say: Callable[[Step], Step]) -> None:
-        """Rank 0 speaks for all ranks of a lane; the others only of their own memory and of what broke them."""
-        own = isinstance(event, Memory) or (isinstance(event, Failed) and event.status != "cancelled")
-        if self.rank == 0 or own:
-            self.waiting.put((event, say))
-
-    def _write(self) -> None:
-        while True:
-            event, say = self.waiting.get()
-            if isinstance(event, Step):
-                event = say(event)
-            named = {"rank": self.rank} if self.rank else {}
-            line = json.dumps({**to_dict(event), **named}, separators=(",", ":")) + "\n"
-            view = memoryview(line.encode())
-            while view:
-                view = view[os.write(self.descriptor, view) :]
 
 
 class Worker:
@@ -114,6 +88,8 @@ class Worker:
         self.sender.put(end, _silent)
 
     def _lane(self, command: dict[str, Any]) -> dict[str, Any]:
+        if "workload" in command:  # of a public server the web process is no boundary
+            check_workload(Workload.model_validate(command["workload"]))
         if command["do"] in ("serve", "end"):
             return self._share(command)
         if command["do"] in reading.COMMANDS:
@@ -282,7 +258,7 @@ def main() -> None:
     os.dup2(2, 1)
     rank = ranks.rank()
     ranks.pin(rank or 0)
-    worker = Worker(Sender(descriptor, rank or 0))
+    worker = Worker(Sender(lines(descriptor, rank or 0), rank or 0))
     commands: queue.SimpleQueue = queue.SimpleQueue()
     lifeline = (ranks.end_with_parent, ()) if rank else (_listen, (commands, worker))
     threading.Thread(target=lifeline[0], args=lifeline[1], name="lifeline", daemon=True).start()

@@ -14,7 +14,8 @@ from engine.event import Event, Request, Step
 from engine.measure.machine import machine
 from engine.measure.verdict import interval
 from engine.run.pool import Pool
-from engine.run.worker import Sender, Worker
+from engine.run.sender import Sender, lines
+from engine.run.worker import Worker
 from engine.spec import Experiment, plan_for
 from tests.bench.measuring import measure
 
@@ -62,7 +63,7 @@ def bare(rounds: int, model: str) -> dict[str, Any]:
     experiment = Experiment.read({"rounds": 1, "model": model, "workload": workload, "lanes": {"A": {}}})
     rates: dict[str, list[float]] = {"bare": [], "observed": []}
     with _reader(experiment) as descriptor:
-        worker = Observed(Sender(descriptor))
+        worker = Observed(Sender(lines(descriptor)))
         command = _command(experiment)
         worker.turn({**command, "do": "prepare"})
         for number in range(rounds + 1):
