@@ -1,4 +1,4 @@
-"""A visitor's own runs: click one and it replays, choose several and they are compared, save them as files."""
+"""A visitor's own runs, and the recordings: click one and it replays, choose several and compare or save them."""
 
 import json
 import secrets
@@ -13,6 +13,7 @@ from engine.export import entries
 from engine.measure.comparison import compare
 from engine.refusal import Refusal
 from engine.run.columns import columns
+from engine.run.recordings import recorded, shelf
 
 ON_LOAD = """
 const base = window.gradio_config.root + "/pitlane/";
@@ -34,14 +35,19 @@ class History:
         self.tickets: dict[str, tuple[float, list[str], str]] = {}
 
     def build(self, offered: Sequence[dict[str, str]]) -> gr.HTML:
-        """Its value is `listed(...)`: JSON, drawn as text by static/history.js; so are `comparison` and `file`."""
+        """Its value is `listed(...)`: JSON, drawn as text by static/history.js; so are the other properties.
+
+        `recordings` are rows as those of the visitor's runs, with where each was `recorded`.
+        """
+        rows = [one.listed() for one in shelf().recordings.values()]
         self.list = gr.HTML(
             "{}",
-            html_template='<section class="history" aria-label="My runs"></section>',
+            html_template='<section class="history" aria-label="Runs"></section>',
             js_on_load=ON_LOAD,
             apply_default_css=False,
             elem_id="history",
             kinds=json.dumps(list(offered)),
+            recordings=_json([{key: row.get(key) for key in (*SHOWN, "recorded")} for row in rows]),
             comparison="",
             file="",
         )
@@ -57,7 +63,8 @@ class History:
         """The newest rows of the list as a JSON string, and what must be said of the history."""
         store = self.jobs.store
         rows = [{key: run.get(key) for key in SHOWN} for run in store.history(owner, LISTED, words)]
-        return _json({"runs": rows, "words": words, "more": len(rows) == LISTED, "notice": store.notice})
+        notice = " ".join(filter(None, (store.notice, *shelf().faults)))
+        return _json({"runs": rows, "words": words, "more": len(rows) == LISTED, "notice": notice})
 
     def recent(self, owner: str) -> str | None:
         """The visitor's newest run, if it began a moment ago and what it was asked can be read."""
@@ -73,14 +80,14 @@ class History:
     def compare(self, owner: str, event: gr.EventData) -> Any:
         """Draw the chosen runs side by side, or say why not."""
         try:
-            return gr.update(comparison=_json(compare(columns(self.jobs.store, self._own(owner, event.runs)))))
+            return gr.update(comparison=_json(compare(columns(self.jobs.store, self._chosen(owner, event.runs)))))
         except Refusal as refusal:
             return gr.update(comparison=_json({"problem": refusal.why}))
 
     def save(self, owner: str, event: gr.EventData) -> Any:
-        """Hand out a ticket for a file of the visitor's own runs, or say why not."""
+        """Hand out a ticket for a file of the chosen runs, or say why not."""
         try:
-            runs, kind = self._own(owner, event.runs), str(event.kind)
+            runs, kind = self._chosen(owner, event.runs), str(event.kind)
             entries(self.jobs.store, runs)
         except Refusal as refusal:
             return gr.update(file=_json({"problem": refusal.why, "at": time.time()}))
@@ -98,13 +105,13 @@ class History:
         name = f"pitlane-{runs[0][:8]}{f'-and-{len(runs) - 1}-more' if len(runs) > 1 else ''}.{kind}"
         return name, self.kinds[kind].make(entries(self.jobs.store, runs))
 
-    def _own(self, owner: str, runs: Any) -> list[str]:
-        """The chosen runs. Raises Refusal where one is not this visitor's."""
+    def _chosen(self, owner: str, runs: Any) -> list[str]:
+        """The chosen runs. Raises Refusal where one is neither this visitor's nor a recording."""
         chosen = [str(run) for run in runs][: MOST_CHOSEN + 1]
         if not 0 < len(chosen) <= MOST_CHOSEN:
             raise Refusal(f"Choose up to {MOST_CHOSEN} runs.", "Take some of them out of the choice.")
         for run in chosen:
-            if not owner or self.jobs.owner(run) != owner:
+            if not recorded(run) and (not owner or self.jobs.owner(run) != owner):
                 raise Refusal(f"There is no run {run[:8]} of yours.", "Reload the page.")
         return chosen
 

@@ -1,4 +1,4 @@
-// The list of runs: newest first, searchable, each a button that replays it; those that are chosen are compared or saved.
+// The lists of runs, my own and the recordings: searchable, each a button that replays it; chosen ones are compared or saved.
 
 import { side } from "./compare.js";
 import { buttons } from "./files.js";
@@ -6,9 +6,11 @@ import { make, swatch } from "./units.js";
 
 const STATES = { finished: "", running: "running", queued: "in the queue", failed: "a lane failed", cancelled: "stopped", interrupted: "interrupted" };
 const PAUSE_MS = 300;
+const SHELVES = { mine: "My runs", recordings: "Recordings" };
+const ABOUT = "Real runs that come with Pitlane. Each was measured on the machine that it names, not on this one.";
+const NONE = "No runs yet. Each run is kept here and can be replayed. ";
 const STYLE = `
 .history li { display: grid; grid-template-columns: auto minmax(0, 1fr); align-items: start; column-gap: 8px; }
-.history li.none { display: block; }
 .history li input { margin: 10px 0 0; padding: 0; width: 15px; height: 15px; appearance: auto !important; accent-color: var(--ink); }
 .history .notice { margin: 6px 0 0; padding: 6px 10px; border-radius: 8px; background: var(--warn-well); color: var(--warn); font-size: 13px; }
 .history .chosen { display: flex; flex-wrap: wrap; gap: 4px 6px; align-items: center; font-size: 12.5px; color: var(--ink-2); margin: 6px 0 0; }
@@ -23,13 +25,18 @@ export function mount({ element, props, watch, trigger, base }) {
 
 class List {
   constructor(root, props, watch, trigger, base) {
-    Object.assign(this, { root, props, trigger, base, chosen: new Set(), asked: "" });
-    this.search = make("input", { type: "search", placeholder: "Search", "aria-label": "Search my runs" });
+    Object.assign(this, { root, props, trigger, base, chosen: new Set(), shelf: "mine" });
+    this.recordings = JSON.parse(props.recordings || "[]");
+    this.search = make("input", { type: "search", placeholder: "Search", "aria-label": "Search the runs" });
+    this.shelves = Object.entries(SHELVES).map(([shelf, title]) => make("button", { type: "button", "data-shelf": shelf, onclick: () => this.turn(shelf) }, title, " ", make("i", {})));
+    const head = make("header", {}, make("h2", { class: "unseen" }, "Runs"), make("div", { class: "shelves", role: "group", "aria-label": "Which runs" }, ...this.shelves), this.search);
+    this.about = make("p", { class: "about", hidden: true }, ABOUT);
     this.notice = make("p", { class: "notice", role: "status", hidden: true });
     this.bar = make("div", { class: "chosen", hidden: true });
     this.beside = make("div", {});
     this.list = make("ol", { class: "runs" });
-    root.replaceChildren(make("style", {}, STYLE), make("header", {}, make("h2", {}, "My runs"), this.search), this.notice, this.bar, this.list, this.beside);
+    this.empty = make("p", { class: "none" });
+    root.replaceChildren(make("style", {}, STYLE), head, this.notice, this.about, this.bar, this.list, this.empty, this.beside);
     this.search.addEventListener("input", () => this.look());
     this.list.addEventListener("change", (event) => this.choose(event.target));
     this.bar.addEventListener("keep", (event) => this.save([...this.chosen], event.detail.kind));
@@ -45,16 +52,42 @@ class List {
   }
 
   draw() {
-    const { runs, words, notice } = this.data;
+    const { runs: mine, words, notice } = this.data;
+    const recorded = this.shelf === "recordings";
+    const runs = recorded ? this.recordings : mine;
     const wanted = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const rows = runs.map((run) => this.row(run)).filter((item) => wanted.every((word) => item.textContent.toLowerCase().includes(word)));
-    this.root.dataset.count = runs.length;
+    this.root.dataset.count = mine.length;
+    this.root.dataset.shelf = this.shelf;
+    this.about.hidden = !recorded;
+    this.label({ mine: mine.length, recordings: this.recordings.length });
     this.search.hidden = runs.length < 4 && !words && !this.search.value;
     this.notice.hidden = !notice;
     this.notice.textContent = notice;
     this.list.replaceChildren(...rows);
-    if (!rows.length) this.list.append(make("li", { class: "none" }, runs.length || words ? "No run matches." : "No runs yet. Each run is kept here and can be replayed."));
+    this.empty.hidden = rows.length > 0;
+    this.empty.replaceChildren(...(runs.length || words ? ["No run matches."] : this.none()));
     this.offer();
+  }
+
+  // Which list is shown, and how long each is.
+  label(counts) {
+    for (const button of this.shelves) {
+      const { shelf } = button.dataset;
+      button.ariaPressed = shelf === this.shelf;
+      button.hidden = shelf === "recordings" && !this.recordings.length;
+      button.querySelector("i").textContent = counts[shelf] || "";
+    }
+  }
+
+  turn(shelf) {
+    this.shelf = shelf;
+    this.draw();
+  }
+
+  none() {
+    const watch = make("button", { type: "button", "data-action": "watch", onclick: () => this.turn("recordings") }, "Watch a recording");
+    return this.recordings.length ? [NONE, watch] : [NONE];
   }
 
   // What is listed is searched here; where there is more than that, the history is asked.
@@ -63,7 +96,7 @@ class List {
     clearTimeout(this.waiting);
     const { words, more } = this.data;
     const asked = this.search.value.trim();
-    if ((more || words) && asked !== words) this.waiting = setTimeout(() => this.trigger("search", { words: asked }), PAUSE_MS);
+    if (this.shelf === "mine" && (more || words) && asked !== words) this.waiting = setTimeout(() => this.trigger("search", { words: asked }), PAUSE_MS);
   }
 
   row(run) {
@@ -73,7 +106,8 @@ class List {
     const marks = [run.simulated ? make("span", { class: "badge simulated" }, "simulated") : null, state ? make("span", { class: "badge" }, state) : null];
     const title = make("span", { class: "name" }, run.title || run.model, " ", ...marks.filter(Boolean));
     const button = make("button", { type: "button", "data-run": run.id, onclick: () => this.trigger("pick", { run: run.id }) },
-      make("time", {}, when), title, make("span", { class: "who" }, ...lanes), make("span", { class: "sentence" }, run.sentence ?? ""));
+      make("time", {}, when), title, make("span", { class: "who" }, ...lanes), make("span", { class: "sentence" }, run.sentence ?? ""),
+      run.recorded ? make("span", { class: "origin" }, run.recorded) : null);
     const box = make("input", { type: "checkbox", value: run.id, "aria-label": `Choose ${run.title || run.model}, ${when}, to compare or save`, title: "Choose to compare or save" });
     box.checked = this.chosen.has(run.id);
     return make("li", {}, box, button);
@@ -89,12 +123,12 @@ class List {
     this.bar.hidden = !count;
     if (!count) return this.beside.replaceChildren();
     const compare = make("button", { type: "button", "data-action": "compare", onclick: () => this.trigger("compare", { runs: [...this.chosen] }) }, "Compare");
-    const none = make("button", { type: "button", onclick: () => this.none() }, "Choose none");
+    const none = make("button", { type: "button", onclick: () => this.clear() }, "Choose none");
     this.bar.replaceChildren(`${count} chosen: `, count > 1 ? compare : "", "Save: ", ...buttons(JSON.parse(this.props.kinds || "[]"), "keep"), none);
     return undefined;
   }
 
-  none() {
+  clear() {
     this.chosen.clear();
     this.draw();
   }

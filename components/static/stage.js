@@ -154,9 +154,10 @@ class Stage {
     else this.say("Starting", "The engine is being started.");
   }
 
-  // On a narrow screen the stage is below the controls: bring it up, but only for somebody who pressed something.
+  // Where the stage is below the controls, or scrolled out: bring it up, but only for somebody who pressed something.
   reveal() {
-    if (!navigator.userActivation?.hasBeenActive || !matchMedia("(max-width: 1060px)").matches) return;
+    const out = matchMedia("(max-width: 1060px)").matches || this.root.getBoundingClientRect().top < 0;
+    if (!navigator.userActivation?.hasBeenActive || !out) return;
     this.root.scrollIntoView({ block: "start", behavior: this.reduced ? "auto" : "smooth" });
   }
 
