@@ -80,6 +80,8 @@ def build(jobs: Jobs) -> FastAPI:
         return StreamingResponse(events(parts), media_type="text/event-stream", headers={
             "Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # fmt: skip
 
+    for router in page.routes():
+        app.include_router(router)
     app.mount("/pitlane", Fresh(directory=STATIC), name="pitlane")
     return gr.mount_gradio_app(
         app,

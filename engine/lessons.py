@@ -1,6 +1,5 @@
 """Lessons: a question, a prediction that the reader commits to, the run that decides it, and what it means."""
 
-import math
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +49,8 @@ class Prediction(Entry):
             raise ValueError("it needs choices, or low, high and step with low below high")
         if self.choices and (len(self.choices) < 2 or self.high or "cannot tell" in self.choices):
             raise ValueError("choices are two or three of faster, same, slower, and then there is no slider")
+        if self.choices and self.unit != "times":
+            raise ValueError("choices are about a speed, so their unit is times")
         return self
 
     def read(self, ratio: float) -> float:
@@ -167,7 +168,7 @@ class Lesson(Entry):
         if isinstance(guess, str):
             known = word if word in self.prediction.choices else None
             return {"right": None if known is None else guess == known, "off": None, "said": _word(guess, known)}
-        off = guess / value - 1 if value else math.inf
+        off = guess / value - 1
         inside = outcome["low"] is not None and outcome["low"] <= guess <= outcome["high"]
         right = inside or abs(off) <= NEAR
         return {"right": right, "off": off, "said": _number(guess, value, off, inside, outcome["unit"])}

@@ -1,8 +1,10 @@
 """The page: every part in its place, and who is looking at it."""
 
+import os
 from typing import Any
 
 import gradio as gr
+from fastapi import APIRouter
 
 from components import header, heatmap, lab_figures, labs, lanes, links, pareto, waterfall, workload
 from components.explore import Explore
@@ -12,6 +14,7 @@ from components.lessons import lessons
 from components.page.form import Form, setup
 from components.page.opening import Opening
 from components.page.racing import Racing
+from components.page.studying import Studying
 from components.stage import stage
 from engine.spec import Experiment
 
@@ -22,7 +25,7 @@ FIRST = {
 }
 
 
-ROOMS = {"race": "Race", "explore": "Explore"}
+ROOMS = {"race": "Race", "lessons": "Lessons", "explore": "Explore"}
 """The rooms of the page by the name in its address, in the order of the way to them."""
 
 STUDIED = {"pareto": pareto.picture, "waterfall": waterfall.waterfall, "heatmap": heatmap.heatmap}
@@ -45,6 +48,8 @@ class Page:
         self.racing = Racing(jobs, self.form, self.runs, self.opening)
         self.explore = Explore(jobs, STUDIED, self.form.experiment, self.form.fill)
         self.labs = labs.Labs(jobs, lab_figures.pictures)
+        simulated = os.environ.get("PITLANE_SIMULATED") == "1"
+        self.studying = Studying(jobs, self.form, self.racing, simulated)
 
     def build(self) -> gr.Blocks:
         """With every message the browser brings the progress of all outputs up to date, though it is hidden: two
@@ -63,6 +68,8 @@ class Page:
                         self.stage = stage(setup(self.first.lanes))
                         self.runs.build(kinds())
                         lessons()
+            with header.room("lessons"):
+                self.studying.build()
             with header.room("explore"):
                 self.explore.build()
                 self.labs.build()
@@ -81,3 +88,8 @@ class Page:
         self.runs.wire(self.owner)
         self.share.ask(self.opening.link, self.form.inputs, [self.share], **quiet)
         self.labs.wire(self.owner, restored)
+        self.studying.wire(self.owner, self.stage)
+
+    def routes(self) -> list[APIRouter]:
+        """What the browser reads beside the runs' logs."""
+        return [self.studying.routes()]

@@ -1,0 +1,72 @@
+// A prediction: a slider in its unit, or a choice of words. Nothing is answered until the reader has chosen.
+
+import { make } from "./units.js";
+
+// A guess as people read it.
+export function worded(lesson, guess) {
+  if (typeof guess === "string") return guess;
+  return lesson.unit === "%" ? `${Math.round(guess)} %` : `${guess.toFixed(2).replace(/0$/, "")}${lesson.unit}`;
+}
+
+export class Asking {
+  // `commit(guess)` is called once the reader has chosen and pressed the button named `label`.
+  constructor(lesson, label, commit) {
+    Object.assign(this, { lesson, label, guess: null });
+    this.button = make("button", { type: "button", class: "primary", "data-action": "commit", onclick: () => commit(this.guess) });
+    this.answer = lesson.choices.length ? this.words() : this.slider();
+    this.problem = make("p", { class: "problem", role: "alert", hidden: true });
+    this.box = make("div", { class: "asking" }, this.answer, make("div", { class: "go" }, this.button, this.problem));
+    this.choose(null);
+  }
+
+  slider() {
+    const { low, high, step, unit, ask } = this.lesson;
+    const input = make("input", { type: "range", min: low, max: high, step, value: (low + high) / 2, "aria-label": ask });
+    const value = make("output", {}, "?");
+    const taken = () => {
+      this.choose(Number(input.value));
+      value.textContent = input.ariaValueText = worded(this.lesson, this.guess);
+    };
+    for (const event of ["input", "click"]) input.addEventListener(event, taken);
+    this.put = (guess) => {
+      input.value = guess;
+      value.textContent = worded(this.lesson, guess);
+    };
+    const ends = make("div", { class: "ends" }, make("span", {}, worded({ unit }, low)), make("span", {}, worded({ unit }, high)));
+    return make("fieldset", { class: "slider" }, make("legend", {}, ask), make("div", { class: "thumb" }, input, ends), value);
+  }
+
+  words() {
+    const name = `guess-${Math.random().toString(36).slice(2)}`;
+    const inputs = this.lesson.choices.map((word) => make("input", { type: "radio", name, value: word }));
+    for (const input of inputs) input.addEventListener("change", () => this.choose(input.value));
+    this.put = (guess) => inputs.forEach((input) => (input.checked = input.value === guess));
+    const labels = inputs.map((input) => make("label", {}, input, input.value));
+    return make("fieldset", { class: "words" }, make("legend", {}, this.lesson.ask), ...labels);
+  }
+
+  choose(guess) {
+    this.guess = guess;
+    this.button.disabled = guess === null;
+    this.button.textContent = guess === null ? "First, commit to a guess" : `${this.label} ${worded(this.lesson, guess)}`;
+  }
+
+  // What is committed can be looked at and no longer changed.
+  lock(guess) {
+    this.put(guess);
+    this.answer.disabled = true;
+    this.button.hidden = true;
+    this.box.dataset.locked = "";
+  }
+
+  unlock(problem) {
+    this.answer.disabled = this.button.hidden = false;
+    delete this.box.dataset.locked;
+    this.say(problem);
+  }
+
+  say(problem) {
+    this.problem.hidden = !problem;
+    this.problem.textContent = problem ?? "";
+  }
+}

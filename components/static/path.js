@@ -1,0 +1,208 @@
+// The path of lessons: question, prediction, run, reveal. What a reader has done stays in their browser.
+
+import { Asking, worded } from "./guess.js";
+import { scale } from "./scale.js";
+import { mount as stage } from "./stage.js";
+import { make } from "./units.js";
+
+const KEPT = "pitlane-lessons";
+
+export function mount({ element, props, watch, trigger, base }) {
+  new Path(element.querySelector(".path") ?? element, props, watch, trigger, base);
+}
+
+// What a lesson is about, in one line.
+export function facts({ family, seconds, simulated, metric, definition, lane, over }) {
+  const time = seconds < 50 ? `about ${seconds} s` : seconds < 90 ? "about a minute" : `about ${Math.round(seconds / 60)} minutes`;
+  const decided = make("abbr", { title: definition, tabindex: "0" }, metric);
+  const label = simulated ? make("span", { class: "badge simulated" }, "simulated") : null;
+  return make("p", { class: "facts" }, label, make("span", {}, family), make("span", {}, `${time} on two cores`), make("span", {}, "decided by ", decided, `, lane ${lane} against ${over}`));
+}
+
+// The stage of a room other than the race: it shows the run that `watch` is told.
+export class OwnStage {
+  constructor(base, trigger) {
+    this.box = make("section", { class: "stage", "aria-label": "The run", hidden: true });
+    this.props = {};
+    this.calls = {};
+    this.setUp = () => stage({ element: this.box, props: this.props, watch: (name, call) => (this.calls[name] = call), trigger, base });
+  }
+
+  watch(run, replay = "") {
+    this.box.hidden = false;
+    this.run = run;
+    this.props.value = JSON.stringify({ run, replay });
+    if (this.calls.value) this.calls.value();
+    else this.setUp();
+  }
+}
+
+class Path {
+  constructor(root, props, watch, trigger, base) {
+    Object.assign(this, { root, props, trigger, base });
+    this.lessons = JSON.parse(props.lessons);
+    this.kept = recalled();
+    this.list = make("ol", {});
+    this.count = make("p", { class: "count", role: "status" });
+    this.pane = make("article", { class: "lesson", "aria-live": "off" });
+    this.stage = new OwnStage(base, (event, detail) => this.hear(event, detail));
+    const steps = make("nav", { "aria-label": "The path" }, make("h2", {}, "Lessons"), this.count, this.list);
+    root.replaceChildren(steps, make("div", { class: "open" }, this.pane, this.stage.box));
+    watch("value", () => this.answered());
+    const names = Object.keys(this.lessons);
+    this.open(names.find((name) => this.running(name)) ?? names.find((name) => !this.done(name)) ?? names[0]);
+  }
+
+  done(name) {
+    return (this.kept[name]?.told?.value ?? null) !== null;
+  }
+
+  running(name) {
+    return Boolean(this.kept[name]?.run && !this.kept[name].told);
+  }
+
+  keep(name, values) {
+    this.kept[name] = values && { ...this.kept[name], ...values };
+    if (!values) delete this.kept[name];
+    try {
+      localStorage.setItem(KEPT, JSON.stringify(this.kept));
+    } catch {
+      // a browser that keeps nothing: the lessons work, the progress ends with the page
+    }
+    this.draw();
+  }
+
+  // The list with its progress.
+  draw() {
+    const names = Object.keys(this.lessons);
+    const done = names.filter((name) => this.done(name)).length;
+    this.count.textContent = `${done} of ${names.length} done`;
+    this.root.dataset.done = done;
+    this.list.replaceChildren(...names.map((name, place) => this.step(name, place + 1)));
+  }
+
+  step(name, number) {
+    const { title, family } = this.lessons[name];
+    const state = this.done(name) ? "done" : this.running(name) ? "running" : "new";
+    const told = this.kept[name]?.told;
+    const came = state === "done" ? `${told.right === null ? "Open" : told.right ? "Right" : "Surprised"}: ${worded(this.lessons[name], told.value)}` : state === "running" ? "Running" : family;
+    const mark = make("i", { "aria-hidden": "true" }, state === "done" ? "✓" : String(number));
+    const words = make("span", {}, make("b", {}, title), make("small", {}, came));
+    const current = name === this.name ? "step" : null;
+    return make("li", { "data-state": state }, make("button", { type: "button", "data-lesson": name, "aria-current": current, title: `${number}. ${title}`, onclick: () => this.open(name) }, mark, words));
+  }
+
+  open(name) {
+    this.name = name;
+    const lesson = this.lessons[name];
+    const entry = this.kept[name];
+    this.asking = new Asking(lesson, "Commit and run:", (guess) => this.commit(guess));
+    this.stop = make("button", { type: "button", class: "quiet", "data-action": "halt", onclick: () => this.trigger("halt") }, "Stop");
+    this.reveal = make("section", { class: "reveal", "aria-label": "What came of it", tabindex: "-1", hidden: true });
+    this.asking.box.querySelector(".go").append(this.stop);
+    this.pane.replaceChildren(make("h3", {}, lesson.question), facts(lesson), this.asking.box, this.reveal);
+    this.pane.dataset.lesson = name;
+    if (entry) this.asking.lock(entry.guess);
+    if (entry?.told) this.tell();
+    if (this.running(name) && this.stage.run !== entry.run) this.stage.watch(entry.run);
+    this.stage.box.hidden = !entry?.run || this.stage.run !== entry.run;
+    this.enter();
+    this.draw();
+  }
+
+  enter() {
+    const entry = this.kept[this.name];
+    this.pane.dataset.state = entry?.told ? "told" : entry ? "running" : "asked";
+    this.stop.hidden = this.pane.dataset.state !== "running";
+  }
+
+  commit(guess) {
+    this.asking.say("");
+    this.asking.lock(guess);
+    this.begun = { name: this.name, guess };
+    this.trigger("begin", { lesson: this.name });
+  }
+
+  // The run has begun, or the server says why not; only then can the prediction be changed.
+  answered() {
+    const { lesson, run, problem } = JSON.parse(this.props.value || "{}");
+    if (this.begun?.name !== lesson) return;
+    const { guess } = this.begun;
+    this.begun = null;
+    if (problem) return lesson === this.name ? this.asking.unlock(problem) : undefined;
+    this.keep(lesson, { guess, run });
+    if (lesson !== this.name) return undefined;
+    this.enter();
+    return this.stage.watch(run);
+  }
+
+  // What the stage says goes on to the page; at the end of a lesson's run its reveal is due.
+  hear(event, detail) {
+    if (event === "replay") return this.stage.watch(detail.run, "paced");
+    if (event !== "ended") location.hash = "#race";
+    this.trigger(event, detail ?? {});
+    const name = Object.keys(this.kept).find((one) => this.kept[one].run === this.stage.run);
+    return event === "ended" && name && !this.kept[name].told ? this.ask(name) : undefined;
+  }
+
+  async ask(name) {
+    const { run, guess } = this.kept[name];
+    const answer = await fetch(`${this.base}lessons/${name}/${run}?guess=${encodeURIComponent(JSON.stringify(guess))}`).catch(() => null);
+    if (!answer) return; // the stage says that the server is lost, and comes back when it is there again
+    const said = await answer.json();
+    this.keep(name, { told: answer.ok ? said : { value: null, right: null, said: said.problem, verdict: "", next: [] } });
+    if (name !== this.name) return;
+    this.tell();
+    this.enter();
+    this.reveal.focus({ preventScroll: true });
+    this.pane.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
+  }
+
+  // The guess beside the measurement, what the verdict says, why, and where to go on.
+  tell() {
+    const { guess, told } = this.kept[this.name];
+    const lesson = this.lessons[this.name];
+    this.reveal.hidden = false;
+    this.reveal.dataset.right = told.right;
+    const drawn = told.value === null ? null : scale(lesson, told, [{ guess, name: "You", own: true }]);
+    const why = told.explanation ? make("p", { class: "explanation" }, told.explanation) : null;
+    const next = told.next.map((say, number) => make("button", { type: "button", class: "further", "data-further": number, onclick: () => this.further(number) }, say));
+    const tries = next.length ? make("div", { class: "tries" }, make("h4", {}, "Try next, in the Race"), ...next) : null;
+    this.reveal.replaceChildren(make("p", { class: "said" }, told.said), drawn ?? "", make("p", { class: "evidence" }, told.verdict), why ?? "", tries ?? "", this.onward());
+  }
+
+  onward() {
+    const names = Object.keys(this.lessons);
+    const following = names[names.indexOf(this.name) + 1];
+    const on = following ? make("button", { type: "button", class: "primary", "data-action": "following", onclick: () => this.open(following) }, `Next lesson: ${this.lessons[following].title}`) : null;
+    const anew = make("button", { type: "button", class: "quiet", "data-action": "anew", onclick: () => this.anew() }, "Take this lesson again");
+    const { run } = this.kept[this.name];
+    const shown = this.stage.run === run;
+    const show = shown ? null : make("button", { type: "button", class: "quiet", "data-action": "show", onclick: () => this.show(run) }, "Show the run");
+    return make("div", { class: "onward" }, on, anew, show);
+  }
+
+  show(run) {
+    this.stage.watch(run, "still");
+    this.reveal.querySelector("[data-action=show]").remove();
+    this.stage.box.scrollIntoView({ block: "start" });
+  }
+
+  further(number) {
+    this.trigger("further", { lesson: this.name, number });
+    location.hash = "#race";
+  }
+
+  anew() {
+    this.keep(this.name, null);
+    this.open(this.name);
+  }
+}
+
+function recalled() {
+  try {
+    return JSON.parse(localStorage.getItem(KEPT) || "{}");
+  } catch {
+    return {};
+  }
+}

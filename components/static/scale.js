@@ -1,0 +1,78 @@
+// What was guessed and what was measured, on one axis: guesses below it, the measurement with its interval above.
+
+import { worded } from "./guess.js";
+import { ticks } from "./live.js";
+import { make } from "./units.js";
+
+const SAME = 0.02;
+const ROOM = 1.15;
+
+// `told` is what was measured, `guesses` are { guess, name, own }; a choice of words is drawn as parts of the axis.
+export function scale(lesson, told, guesses) {
+  const axis = new Axis(lesson, told, guesses);
+  const own = guesses.find((one) => one.own);
+  const bands = lesson.choices.map((word) => axis.band(word, guesses));
+  const marks = lesson.choices.length ? [] : [...guesses.filter((one) => !one.own), ...(own ? [own] : [])].map((one) => axis.guess(one));
+  const head = make("div", { class: "measured-row" }, ...axis.measured(told));
+  const line = make("div", { class: "line" }, ...bands, ...axis.interval(told), ...marks.map(({ dot }) => dot));
+  const foot = make("div", { class: "guess-row" }, ...marks.map(({ label }) => label).filter(Boolean));
+  const numbers = make("div", { class: "numbers" }, ...axis.numbers());
+  return make("div", { class: "scale", role: "img", "aria-label": spoken(lesson, told, own, guesses) }, head, line, numbers, foot);
+}
+
+function spoken(lesson, told, own, guesses) {
+  const was = told.value === null ? "Nothing was measured." : `Measured ${worded(lesson, told.value)}.`;
+  const said = own ? ` You guessed ${worded(lesson, own.guess)}.` : "";
+  return `${was}${said}${guesses.length > 1 ? ` ${guesses.length} guesses.` : ""}`;
+}
+
+class Axis {
+  constructor(lesson, told, guesses) {
+    this.lesson = lesson;
+    const words = lesson.choices.length > 0;
+    const most = Math.max(words ? 1.5 : lesson.high, ROOM * (told.high ?? told.value ?? 0), ...(words ? [] : guesses.map((one) => one.guess)));
+    this.low = words ? Math.min(0.5, (told.low ?? told.value ?? 1) / ROOM) : Math.min(lesson.low, told.low ?? told.value ?? lesson.low);
+    this.high = most;
+  }
+
+  place(value) {
+    return Math.min(100, Math.max(0, (100 * (value - this.low)) / (this.high - this.low)));
+  }
+
+  // A label stays within the axis: at its left end it begins at its place, at its right end it ends there.
+  label(name, value, ...text) {
+    const place = this.place(value).toFixed(2);
+    return make("span", { class: name, style: `left: ${place}%; transform: translateX(-${place}%)` }, ...text);
+  }
+
+  numbers() {
+    return ticks(this.high).filter((value) => value >= this.low).map((value) => this.label("number", value, worded(this.lesson, value)));
+  }
+
+  interval({ value, low, high }) {
+    if (value === null) return [];
+    const bar = low === null ? [] : [make("i", { class: "interval", style: `left: ${this.place(low)}%; width: ${this.place(high) - this.place(low)}%` })];
+    return [...bar, make("i", { class: "measured", style: `left: ${this.place(value)}%` })];
+  }
+
+  measured({ value, low, high }) {
+    if (value === null) return [];
+    const between = low === null ? null : make("small", {}, `95 % interval ${worded(this.lesson, low)} to ${worded(this.lesson, high)}`);
+    return [this.label("was", value, make("b", {}, `Measured ${worded(this.lesson, value)}`), between)];
+  }
+
+  guess({ guess, name, own }) {
+    const dot = make("i", { class: own ? "guess own" : "guess", style: `left: ${this.place(guess)}%`, title: `${name}: ${worded(this.lesson, guess)}` });
+    return { dot, label: own ? this.label("you", guess, `Your guess ${worded(this.lesson, guess)}`) : null };
+  }
+
+  // The part of the axis that a word means, and how many said it.
+  band(word, guesses) {
+    const [from, to] = { slower: [this.low, 1 - SAME], same: [1 - SAME, 1 + SAME], faster: [1 + SAME, this.high] }[word];
+    const said = guesses.filter((one) => one.guess === word);
+    const own = said.some((one) => one.own);
+    const text = own && guesses.length === 1 ? `Your guess: ${word}` : said.length ? `${word}: ${said.length}` : word;
+    const style = `left: ${this.place(from)}%; width: ${this.place(to) - this.place(from)}%`;
+    return make("span", { class: own ? "band own" : "band", "data-word": word, style }, make("em", {}, text));
+  }
+}
