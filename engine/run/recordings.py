@@ -1,6 +1,7 @@
 """Recordings: real runs that ship with the project, each in the export's own format, read beside the history."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,17 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from engine.event import Record
-from engine.export.copy import PARTS, read
+from engine.export.copy import PARTS, read, written
 from engine.measure.machine import Machine
+from engine.measure.result import result
 from engine.presets import FOLDER as PRESETS
 from engine.refusal import Refusal
-from engine.run.store import Store, tags
+from engine.run.store import Store, outcome, tags
+from engine.spec import Experiment
 
 FOLDER = PRESETS / "recordings"
 NOBODY = ""
 """The owner of a recording."""
 SHORTEST = 8
 """So many letters of an id mean a recording on the command line."""
+LARGEST = 500_000
+"""Bytes of a recording's file."""
+PLACE = re.compile(r"(?<![\w.:/])(?:~|/(?:home|root|Users|tmp|var|opt|mnt|srv|work|data|usr|etc))/|\b[A-Z]:\\\\\w")
+"""The beginning of a path on somebody's machine."""
 LISTED = ("id", "name", "recorded", "created", "state", "title", "model", "simulated", "sentence")
 
 
@@ -84,6 +91,26 @@ def recorded(name: str) -> Recording | None:
         return recordings()[name]
     found = [one for one in recordings().values() if one.entry["id"].startswith(name)]
     return found[0] if len(name) >= SHORTEST and len(found) == 1 else None
+
+
+def recording(entry: Mapping[str, Any]) -> bytes:
+    """A run as the file of a recording, its result told anew from its records by this version.
+
+    Raises Refusal for a run that measured nothing real, did not end well, or tells of its machine more than what it is.
+    """
+    if entry["simulated"] or entry["state"] != "finished":
+        raise Refusal(f"Run {entry['id'][:8]} is {entry['state']}{' and simulated' * entry['simulated']}.",
+                      "A recording is a real run that has finished.")  # fmt: skip
+    records = [Record.parse(line) for line in entry["records"]]
+    told = result(Experiment.read(entry["experiment"]), entry["machine"], records)
+    file = written([{**entry, "result": told, "sentence": outcome(told)}])
+    if found := PLACE.search(file.decode()):
+        near = file.decode()[found.start() : found.start() + 40]
+        raise Refusal(f"The run names a place on this machine: {near}", "Record one of a catalogued model.")
+    if len(file) > LARGEST:
+        why = f"The recording would have {len(file):,} bytes; {LARGEST:,} are the most."
+        raise Refusal(why, "Run it again with fewer rounds, requests or tokens.")
+    return file
 
 
 class Library(Store):

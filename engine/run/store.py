@@ -99,12 +99,9 @@ class Store(Database):
         self._write("UPDATE runs SET state=? WHERE id=?", (state, run))
 
     def finish(self, run: str, state: str, result: dict[str, Any]) -> None:
-        """Close a run with its result and what came of it: the first verdict, or why a lane ended."""
-        verdicts = [verdict["sentence"] for verdict in result["verdicts"] if verdict["pairs"] or verdict["withdrawn"]]
-        faults = [f"Lane {lane['name']}: {lane['why']}" for lane in result["lanes"] if lane["why"]]
-        sentence = next(iter(verdicts + faults), None)
+        """Close a run with its result and what came of it."""
         sql = "UPDATE runs SET state=?, sentence=?, result=? WHERE id=?"
-        self._write(sql, (state, sentence, json.dumps(result), run))
+        self._write(sql, (state, outcome(result), json.dumps(result), run))
 
     def interrupt(self, mine: bool = False) -> None:
         """Mark what a process that is gone (or this one, when `mine`) left running or queued."""
@@ -185,6 +182,13 @@ class Store(Database):
 LISTED = "id, owner, process, created, state, title, model, simulated, sentence, lanes"
 TEXT = "title || ' ' || model || ' ' || coalesce(sentence, '') || ' ' || lanes"
 FOUND = rf"({TEXT} LIKE ? ESCAPE '\' OR id LIKE ? ESCAPE '\')"
+
+
+def outcome(result: dict[str, Any]) -> str | None:
+    """What came of a run: the first verdict, or why a lane ended."""
+    verdicts = [verdict["sentence"] for verdict in result["verdicts"] if verdict["pairs"] or verdict["withdrawn"]]
+    faults = [f"Lane {lane['name']}: {lane['why']}" for lane in result["lanes"] if lane["why"]]
+    return next(iter(verdicts + faults), None)
 
 
 def _listed(rows: list[sqlite3.Row]) -> list[dict[str, Any]]:
