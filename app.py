@@ -3,23 +3,28 @@
 import argparse
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 import plotly
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
+from starlette.middleware import Middleware
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 
 from components.calm import Calm
 from components.page import Page, rules
 from components.theme import STATIC, head, theme
+from engine.mcp import Tools, installed
+from engine.measure.machine import machine
 from engine.refusal import Refusal
 from engine.run.jobs import Jobs
 from engine.run.recordings import Library
@@ -42,25 +47,15 @@ async def events(parts: AsyncIterator[str]) -> AsyncIterator[str]:
         yield "".join(f"data: {line}\n\n" for line in part.splitlines())
 
 
-def build(jobs: Jobs) -> FastAPI:
-    """The web application around `jobs`."""
+def routes(page: Page) -> list[BaseRoute]:
+    """What is served beside Gradio's own addresses."""
+    router = APIRouter()
 
-    @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        jobs.close()
-
-    app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Calm)
-    app.add_middleware(CORSMiddleware, allow_origins=[], allow_credentials=False)
-
-    @app.get("/pitlane/plotly.min.js")
+    @router.get("/pitlane/plotly.min.js")
     def chart_library() -> FileResponse:
         return FileResponse(PLOTLY, headers={"Cache-Control": "no-cache"})
 
-    page = Page(jobs)
-
-    @app.get("/pitlane/files/{ticket}")
+    @router.get("/pitlane/files/{ticket}")
     def saved(ticket: str) -> Response:
         """A file of a visitor's own runs, for whom the page has handed out a ticket."""
         try:
@@ -70,7 +65,7 @@ def build(jobs: Jobs) -> FastAPI:
         return Response(content, media_type="application/octet-stream", headers={
             "Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"})  # fmt: skip
 
-    @app.get("/pitlane/runs/{run}/log")
+    @router.get("/pitlane/runs/{run}/log")
     async def told(run: str, replay: str = "") -> Response:
         """A run's log as server-sent events, one view line each. Who knows the run's id may read it."""
         try:
@@ -80,25 +75,58 @@ def build(jobs: Jobs) -> FastAPI:
         return StreamingResponse(events(parts), media_type="text/event-stream", headers={
             "Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # fmt: skip
 
-    for router in page.routes():
-        app.include_router(router)
-    app.mount("/pitlane", Fresh(directory=STATIC), name="pitlane")
-    return gr.mount_gradio_app(
-        app,
-        page.build(),
-        path="/",
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        show_error=False,
-        allowed_paths=[],
-        max_file_size="256kb",
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-        theme=theme(),
-        head=head(rules()),
-    )
+    for other in page.routes():
+        router.include_router(other)
+    router.mount("/pitlane", Fresh(directory=STATIC), name="pitlane")
+    return router.routes
+
+
+def around(page: Page, jobs: Jobs) -> dict[str, Any]:
+    """The application that Gradio's page is a part of, as what FastAPI is called with."""
+    tools = Tools(jobs, page.programs.owner) if installed() else None
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        async with tools.serving() if tools else nullcontext():
+            yield
+        jobs.close()
+
+    return {
+        "routes": [*([page.programs.guarded(tools.route())] if tools else []), *routes(page)],
+        "middleware": [Middleware(CORSMiddleware, allow_origins=[], allow_credentials=False), Middleware(Calm)],
+        "lifespan": life,
+        **dict.fromkeys(("docs_url", "redoc_url", "openapi_url")),
+    }
+
+
+def manner() -> dict[str, Any]:
+    """How Gradio serves the page, mounted or launched."""
+    return {
+        "footer_links": [],
+        "run_history": False,
+        "enable_monitoring": False,
+        "show_error": False,
+        "allowed_paths": [],
+        "max_file_size": "256kb",
+        "ssr_mode": False,
+        "mcp_server": False,
+        "pwa": False,
+        "theme": theme(),
+        "head": head(rules()),
+    }
+
+
+def build(jobs: Jobs) -> FastAPI:
+    """The web application around `jobs`."""
+    page = Page(jobs)
+    return gr.mount_gradio_app(FastAPI(**around(page, jobs)), page.build(), path="/", **manner())
+
+
+def launch(jobs: Jobs, host: str, port: int) -> None:
+    """The same by Gradio's own server: on ZeroGPU the package `spaces` lends no GPU to a page that is not launched."""
+    page = Page(jobs)
+    served = {"server_name": host, "server_port": port, "share": False, "quiet": True}
+    page.build().launch(app_kwargs=around(page, jobs), **served, **manner())
 
 
 def arguments() -> argparse.Namespace:
@@ -114,10 +142,13 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     asked = arguments()
     store = Library.lasting()
-    app = build(Jobs(store))
+    jobs = Jobs(store)
     print(store.notice, end="\n" * bool(store.notice))
     print(f"Pitlane is at http://{asked.host}:{asked.port}", flush=True)
-    uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning", timeout_graceful_shutdown=3)
+    if machine().zero_gpu:
+        launch(jobs, asked.host, asked.port)
+        return
+    uvicorn.run(build(jobs), host=asked.host, port=asked.port, log_level="warning", timeout_graceful_shutdown=3)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from html import escape
 import gradio as gr
 
 from engine.measure.machine import machine
+from engine.public import public, sentence
 
 DRAWING = '<svg class="{}" viewBox="{}" aria-hidden="true">{}</svg>'
 MARK = DRAWING.format("mark", "0 0 32 32", '<path d="M5 24 15 8M12.5 24l10-16M20 24 30 8"/>')
@@ -44,6 +45,12 @@ def rules(rooms: Mapping[str, str]) -> str:
     shown = ", ".join(f'body[data-room="{name}"] .room-{name}' for name in rooms)
     shown += f", body:not([data-room]) .room-{first}"
     return f".room:not(#_) {{ display: none; }} :is({shown}):not(#_) {{ display: flex; }}"
+
+
+def limits() -> None:
+    """On a public server one line that says what it allows."""
+    if public():
+        gr.HTML(f"<p>{escape(sentence(bool(machine().gpus)))}</p>", elem_id="limits", apply_default_css=False)
 
 
 def header(rooms: Mapping[str, str]) -> gr.HTML:

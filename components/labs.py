@@ -127,6 +127,8 @@ class Labs:
         """Run lab pressed: measure the whole grid and show the picture as it fills."""
         try:
             run = self._open(self.lab(choice, values))
+            if not self._running(owner):
+                self.jobs.door.enter(owner)
         except Refusal as refusal:
             yield refused(refusal), *_buttons(False)
             return

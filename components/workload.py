@@ -7,7 +7,9 @@ import gradio as gr
 from gradio.components import Component
 
 from components.controls import control, value
+from engine.measure.machine import machine
 from engine.models.catalogue import MODELS
+from engine.public import offered, public
 from engine.refusal import Refusal
 from engine.spec import Experiment, Workload
 
@@ -40,7 +42,8 @@ EXAMPLES = {
 def editor(start: Experiment) -> dict[str, Component]:
     """Build the controls inside the current block, keyed by address."""
     made: dict[str, Component] = {}
-    made["model"] = gr.Dropdown(choices(), value=start.model, label="Model", allow_custom_value=True, elem_id="model")
+    own = {"allow_custom_value": not public()}
+    made["model"] = gr.Dropdown(choices(), value=start.model, label="Model", elem_id="model", **own)
     made["workload.prompts"] = gr.Textbox(
         joined(start), label="Prompt", lines=3, max_lines=6, elem_id="prompt",
         placeholder=f"What every lane is asked. Several prompts: a line {BREAK} between them.",
@@ -101,14 +104,17 @@ def rounds(chosen: int) -> list[tuple[str, int]]:
 
 
 def choices() -> list[tuple[str, str]]:
-    """The catalogue, then the same architectures with random weights."""
+    """The catalogue, then the same architectures with random weights; on a public server what that allows."""
+    allowed = offered(bool(machine().gpus)) if public() else MODELS
     real = [
-        (f"{model.title} · {_size(model.parameters)}{' · gated' * model.gated}", name) for name, model in MODELS.items()
+        (f"{model.title} · {_size(model.parameters)}{' · gated' * model.gated}", name)
+        for name, model in MODELS.items()
+        if name in allowed
     ]
     noise = [
         (f"{model.title} · {_size(model.parameters)} · random weights", RANDOM + name)
         for name, model in MODELS.items()
-        if model.architecture
+        if model.architecture and name in allowed
     ]
     return real + noise
 

@@ -119,19 +119,25 @@ def _most(what: str, asked: int, most: int) -> None:
         raise Refusal(f"This is a public server: {most:,} {what} are the most, not {asked:,}.", f"Choose fewer. {OWN}")
 
 
+class TooOften(Refusal):
+    """Somebody started enough for now."""
+
+
 @dataclass
 class Door:
-    """Thread-safe. Counts who starts how much; `now` is a clock in seconds."""
+    """Thread-safe. Counts who starts how much; `address` says where they come from, `now` is a clock in seconds."""
 
     limits: Limits = LIMITS
+    address: Callable[[], str] = str
     now: Callable[[], float] = time.monotonic
     seen: dict[str, deque[float]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def enter(self, owner: str, address: str = "") -> None:
-        """Count one start. Raises Refusal, and counts nothing, where there were enough in the last minutes."""
+    def enter(self, owner: str) -> None:
+        """Count one start. Raises TooOften, and counts nothing, where there were enough in the last minutes."""
         if not public():
             return
+        address = self.address()
         asked = [(f"visitor {owner}", self.limits.starts)]
         asked += [(f"address {address}", self.limits.crowd)] if address else []
         now = self.now()
@@ -142,7 +148,7 @@ class Door:
                     wait = max(1, round(recent[0] + self.limits.window_s - now))
                     minutes = self.limits.window_s / 60
                     why = f"This is a public server: {most} runs in {minutes:.0f} minutes are the most for one visitor."
-                    raise Refusal(why, f"Try again in {wait} seconds. {OWN}")
+                    raise TooOften(why, f"Try again in {wait} seconds. {OWN}")
             for recent in starts:
                 recent.append(now)
 

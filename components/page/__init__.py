@@ -11,6 +11,7 @@ from components.explore import Explore
 from components.files import KINDS, kinds
 from components.history import History
 from components.lessons import lessons
+from components.page.api import Programs
 from components.page.form import Form, setup
 from components.page.opening import Opening
 from components.page.racing import Racing
@@ -46,6 +47,7 @@ class Page:
         self.runs = History(jobs, KINDS)
         self.opening = Opening(jobs, self.form, self.runs)
         self.racing = Racing(jobs, self.form, self.runs, self.opening)
+        self.programs = Programs(jobs, self.racing.logs)
         self.explore = Explore(jobs, STUDIED, self.form.experiment, self.form.fill)
         self.labs = labs.Labs(jobs, lab_figures.pictures)
         simulated = os.environ.get("PITLANE_SIMULATED") == "1"
@@ -58,6 +60,7 @@ class Page:
         with gr.Blocks(title="Pitlane", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
             self.owner = gr.BrowserState("", storage_key="pitlane-owner", secret="pitlane")
             header.header(ROOMS)
+            header.limits()
             with header.room("race"):
                 self.form.questions()
                 with gr.Row(elem_id="floor"):
@@ -88,8 +91,9 @@ class Page:
         self.runs.wire(self.owner)
         self.share.ask(self.opening.link, self.form.inputs, [self.share], **quiet)
         self.labs.wire(self.owner, restored)
+        self.programs.wire()
         self.studying.wire(self.owner, self.stage)
 
     def routes(self) -> list[APIRouter]:
         """What the browser reads beside the runs' logs."""
-        return [self.studying.routes()]
+        return [self.studying.routes(), self.programs.routes()]

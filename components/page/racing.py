@@ -95,7 +95,6 @@ class Racing:
         stage.replay(self.pick, [owner], shown, **quiet)
         stage.reuse(self.reuse, [owner], filled, **quiet)
         stage.attempt(self.attempt, [owner], filled, **quiet)
-        gr.api(self.api, api_name="run", concurrency_limit=None)
 
     def start(self, owner: str, *values: Any) -> tuple:
         """Run pressed: submit, or go on watching what this visitor has running already."""
@@ -139,17 +138,6 @@ class Racing:
         if run := self.jobs.current(owner):
             self.jobs.cancel(run, owner)
         return ""
-
-    async def api(self, experiment: str) -> AsyncIterator[str]:
-        """Run an experiment (JSON) and yield the growing log of view lines (JSONL)."""
-        try:
-            run = self.jobs.submit(Experiment.read(json.loads(experiment)), f"api-{uuid.uuid4().hex}")
-        except (Refusal, ValueError) as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        log = ""
-        async for text in self.logs.follow(run):
-            log += text
-            yield log
 
 
 async def _whole(log: str) -> AsyncIterator[str]:

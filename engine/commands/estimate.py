@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def do(parsed: argparse.Namespace) -> int:
     """0 when every lane fits, 1 when one does not."""
     experiment = Experiment.read(assign(preset(parsed.preset).to_dict(), parsed.assignments))
-    found = {name: _lane(experiment, name) for name in experiment.lanes}
+    found = {name: foretold(experiment, name) for name in experiment.lanes}
     if parsed.json:
         OUT.print_json(json.dumps(found))
     else:
@@ -37,7 +37,8 @@ def do(parsed: argparse.Namespace) -> int:
     return 0 if all(one.get("fit", {}).get("fits") for one in found.values()) else 1
 
 
-def _lane(experiment: Experiment, name: str) -> dict[str, Any]:
+def foretold(experiment: Experiment, name: str) -> dict[str, Any]:
+    """A lane's estimate, or `why` there is none."""
     lane = experiment.lanes[name]
     try:
         shape = known(experiment.model) if lane.backend.needs_model else None

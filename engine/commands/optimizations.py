@@ -1,6 +1,7 @@
 """What a lane can switch on, and its knobs."""
 
 import argparse
+from typing import Any
 
 from engine.commands import OUT, json_flag, listing
 from engine.measure.machine import machine
@@ -16,22 +17,28 @@ def do(parsed: argparse.Namespace) -> int:
     if parsed.markdown:
         OUT.print(markdown(), markup=False)
         return 0
-    rows = []
+    found = rows()
+    if parsed.json:
+        return listing(parsed, found)
+    short = [
+        {"name": row["name"], "title": row["title"], "group": row["group"],
+         "knobs": ", ".join(f"{knob}={value['default']}" for knob, value in row["knobs"].items()),
+         "here": row["unavailable"] or "yes"} for row in found
+    ]  # fmt: skip
+    return listing(parsed, short)
+
+
+def rows() -> list[dict[str, Any]]:
+    """Every optimization, with its lesson and why it is unavailable here where it is."""
+    found = []
     for name, part in optimizations().items():
         knobs = {
             knob: {"default": field.default, "description": field.description}
             for knob, field in part.model_fields.items()
         }
-        rows.append({"name": name, "title": part.title, "group": part.group, "lossless": part.lossless,
+        found.append({"name": name, "title": part.title, "group": part.group, "lossless": part.lossless,
                      "unavailable": part.unavailable(machine()), "knobs": knobs, "lesson": part.lesson()})  # fmt: skip
-    if parsed.json:
-        return listing(parsed, rows)
-    short = [
-        {"name": row["name"], "title": row["title"], "group": row["group"],
-         "knobs": ", ".join(f"{knob}={value['default']}" for knob, value in row["knobs"].items()),
-         "here": row["unavailable"] or "yes"} for row in rows
-    ]  # fmt: skip
-    return listing(parsed, short)
+    return found
 
 
 def markdown() -> str:

@@ -72,18 +72,18 @@ class Jobs:
         self.thread.start()
         threading.Thread(target=self._reap, name="reaper", daemon=True).start()
 
-    def submit(self, experiment: Experiment, owner: str, address: str = "") -> str:
+    def submit(self, experiment: Experiment, owner: str) -> str:
         """Queue an experiment and return its id.
 
-        Raises Refusal if its model's name means nothing, and on a public server for what that does not allow, or if
-        `owner`, who comes from `address`, starts too often.
+        Raises Refusal if its model's name means nothing, and on a public server for what that does not allow, or where
+        `owner` starts too often.
         """
         check(experiment, bool(machine().gpus))
         if any(lane.backend.needs_model for lane in experiment.lanes.values()):
             resolve(experiment.model)
         made = zero.Lent(experiment, self.pool) if zero.lends(experiment) else Run(experiment, self.pool)
         if not owner.startswith(STUDY):  # a study was counted when it began
-            self.door.enter(owner, address)
+            self.door.enter(owner)
         job = Job(made, owner)
         self._save(lambda: self.store.add(job.run.id, owner, experiment, machine().to_dict(), "queued"))
         with self.changed:

@@ -99,14 +99,14 @@ class Studies:
         self.active: dict[str, Active] = {}
         self.warning = ""
 
-    def start(self, study: Study, owner: str, place: Place | None = None, address: str = "") -> str:
+    def start(self, study: Study, owner: str, place: Place | None = None) -> str:
         """Put a study into the table, begin to measure its points, and return its id.
 
-        Raises Refusal where it is too much for a public server, or `owner` at `address` starts too often.
+        Raises Refusal where it is too much for a public server, or `owner` starts too often.
         """
         check(study.experiment, bool(machine().gpus))
         check_points(study.total({}))
-        self.jobs.door.enter(owner, address)
+        self.jobs.door.enter(owner)
         id = uuid.uuid4().hex
         self._save(lambda: self.table.add(id, owner, study.kind, study.title, study.to_dict()))
         self._begin(Active(id, study, owner, {}, place or Here(self.jobs), self.table.claim(id)))
