@@ -3,6 +3,7 @@
 import { make } from "./units.js";
 
 const SPEEDS = [1, 2, 4];
+const STEP = 0.1; // of the ticks, which components/race makes
 const SHAPES = { play: "M8 5.5v13l11-6.5z", pause: "M7 5.5h3.6v13H7zM13.4 5.5H17v13h-3.6z" };
 
 // The lines of a replay. Each tick carries the second `at` which it is due; the end is due with the last of them.
@@ -87,7 +88,7 @@ export class Scrubber {
   constructor(change) {
     this.change = change;
     this.toggle = make("button", { type: "button", "data-action": "play", onclick: () => this.change((tape) => tape.play(!tape.playing)) }, shape());
-    this.range = make("input", { type: "range", min: 0, step: 0.1, "aria-label": "Second of the replay" });
+    this.range = make("input", { type: "range", min: 0, step: STEP, "aria-label": "Second of the replay" });
     this.range.addEventListener("input", () => this.change((tape) => tape.seek(Number(this.range.value))));
     this.clock = make("output", { "aria-hidden": "true" });
     this.speeds = SPEEDS.map((speed) => make("button", { type: "button", "data-speed": speed, title: `${speed} times the real speed`, onclick: () => this.change((tape) => tape.pace(speed)) }, `${speed}×`));
@@ -100,7 +101,7 @@ export class Scrubber {
     this.box.hidden = !tape;
     if (!tape) return;
     const name = tape.playing ? "pause" : "play";
-    const [position, whole] = [tape.position, tape.seconds];
+    const [position, whole] = [step(tape.position), tape.seconds];
     this.box.dataset.playing = tape.playing;
     this.toggle.ariaLabel = this.toggle.title = tape.playing ? "Pause" : "Play";
     this.toggle.querySelector("path").setAttribute("d", SHAPES[name]);
@@ -111,6 +112,11 @@ export class Scrubber {
     this.clock.textContent = `${position.toFixed(1)} / ${whole.toFixed(1)} s`;
     for (const button of this.speeds) button.ariaPressed = Number(button.dataset.speed) === tape.speed;
   }
+}
+
+// The second of the last tick that is drawn: shown is what a scrub to it brings back.
+function step(second) {
+  return Math.floor(second / STEP + 1e-6) * STEP;
 }
 
 function shape() {

@@ -26,8 +26,13 @@ def do(parsed: argparse.Namespace) -> int:
         return listing(parsed, rows)
     short = [_short(row) for row in rows]
     none = "No run matches." if parsed.search else "Nothing has run yet: python -m engine run does-16-bit-pay"
-    origins = dict.fromkeys(row.get("recorded") for row in rows)
-    return listing(parsed, short, "\n".join(f"Here: {said}." for said in origins if said) if short else none)
+    return listing(parsed, short, _foot(rows, parsed.recordings) if short else none)
+
+
+def _foot(rows: list[dict[str, Any]], shelved: bool) -> str:
+    if shelved:
+        return "\n".join(f"{said[:1].upper()}{said[1:]}." for said in dict.fromkeys(row["recorded"] for row in rows))
+    return f"{len(recordings())} recordings come with Pitlane: python -m engine history --recordings" if rows else ""
 
 
 def _short(row: dict[str, Any]) -> dict[str, str]:

@@ -9,19 +9,19 @@ from engine.measure.dialects import DIALECTS, translate
 from engine.measure.result import fold
 from engine.measure.verdict import figure
 from engine.refusal import Refusal
-from engine.run.store import Store
+from engine.run.recordings import Library
 
 EMPTY = "–"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", help="a run's id, or the beginning of it")
+    parser.add_argument("id", help="a run's id or the beginning of it, or the name of a recording")
     parser.add_argument("--as", dest="dialect", choices=DIALECTS, default="vllm", help="whose names")
     json_flag(parser)
 
 
 def do(parsed: argparse.Namespace) -> int:
-    store, dialect = Store(), DIALECTS[parsed.dialect]
+    store, dialect = Library(), DIALECTS[parsed.dialect]
     run = store.run(parsed.id)["id"]
     experiment = store.experiment(run)
     folds = fold(experiment, store.records(run))

@@ -1,0 +1,137 @@
+"""The recordings: whole, told alike by today's engine, without a trace of who made them; read beside the history."""
+
+import getpass
+import json
+import re
+import socket
+
+import pytest
+
+from engine.event import Failed
+from engine.export import copy, entries
+from engine.measure.result import result
+from engine.refusal import Refusal
+from engine.run import recordings
+from engine.run.columns import columns
+from engine.run.jobs import Jobs
+from engine.run.recordings import FOLDER, LARGEST, PLACE, Library, Recording, recorded, recording, shelf
+from engine.run.store import Store, outcome
+from engine.spec import Experiment
+from tests.engine.processes import python
+from tests.engine.runs import experiment, keep
+
+RUN = "a" * 32
+FEWEST = 8
+FILES = sorted(FOLDER.glob("*.json"))
+
+
+def test_there_are_enough_and_each_is_read():
+    assert len(FILES) >= FEWEST and shelf().faults == ()
+    assert [*shelf().recordings] == [path.stem for path in FILES]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FILES])
+def test_a_recording_is_a_real_run_that_says_where_it_was_made(name):
+    found = recorded(name)
+    machine = found.entry["result"]["machine"]
+    assert found.entry["machine"] == machine and machine["processor"] and machine["cores"] and machine["packages"]
+    assert re.fullmatch(r"recorded on \S.* GiB, \d+ [A-Z][a-z]+ \d{4}", found.label)
+    assert found.entry["state"] == "finished" and not found.entry["simulated"]
+    assert all(one["status"] == "finished" for one in found.entry["result"]["lanes"])
+    assert found.entry["sentence"] and "A quick look" not in found.entry["sentence"]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in FILES])
+def test_what_a_recording_says_follows_from_its_records(name):
+    entry = recorded(name).entry
+    asked = Experiment.read(entry["experiment"])
+    told = json.loads(json.dumps(result(asked, entry["machine"], recorded(name).records())))
+    assert told["verdicts"] == entry["result"]["verdicts"] and outcome(told) == entry["sentence"]
+    for now, then in zip(told["lanes"], entry["result"]["lanes"], strict=True):
+        assert now["metrics"] == then["metrics"] and now["text"] == then["text"]
+        assert [turn["withdrawn"] for turn in now["rounds"]] == [turn["withdrawn"] for turn in then["rounds"]]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_recording_names_no_place_user_or_host_and_can_be_imported(path, tmp_path):
+    text = path.read_text("utf-8")
+    assert len(text) <= LARGEST and not PLACE.search(text)
+    assert {*copy.read(text.encode())[0]} == {*copy.Entry.model_fields}, "no owner, no process"
+    for name in {getpass.getuser(), socket.gethostname()} - {"root", "vm", "localhost"}:
+        assert name not in text
+    store = Store(tmp_path / "history.db")
+    copy.take(store, copy.read(path.read_bytes()), "me")
+    assert store.history("me")[0]["title"] == recorded(path.stem).entry["title"]
+
+
+@pytest.fixture
+def library(tmp_path) -> Library:
+    library = Library(tmp_path / "history.db")
+    keep(library, RUN, experiment("Mine"))
+    return library
+
+
+def test_a_recording_is_read_by_name_id_and_beginning_beside_the_history(library):
+    own = recorded("does-16-bit-pay")
+    for name in (own.name, own.entry["id"], own.entry["id"][:8]):
+        assert library.run(name)["recorded"] == own.label and library.run(name)["owner"] == ""
+        assert library.records(name, 3) == own.records()[3:]
+    assert library.experiment(own.name) == Experiment.read(own.entry["experiment"])
+    assert library.run(RUN[:8])["title"] == "Mine" and [row["id"] for row in library.history()] == [RUN]
+    with pytest.raises(Refusal, match="no run nothing"):
+        library.run("nothing")
+    assert recorded(own.entry["id"][:7]) is None and recorded("") is None
+
+
+def test_a_recording_is_compared_with_a_run_of_ones_own_and_saved(library):
+    label = recorded("does-16-bit-pay").label
+    assert [one.recorded for one in columns(library, [RUN, "does-16-bit-pay:B"])] == ["", "", label]
+    assert [one["title"] for one in entries(library, ["does-16-bit-pay", RUN])] == ["Do 16-bit numbers pay?", "Mine"]
+
+
+def test_the_page_reads_a_recording_and_no_run_by_its_beginning(library):
+    jobs = Jobs(library)
+    own = recorded("does-16-bit-pay").entry["id"]
+    assert jobs.state(own) == "finished" and jobs.owner(own) == "" and jobs.records(own)[0].lane in (0, 1)
+    assert jobs.experiment(RUN).title == "Mine"
+    for read in (jobs.state, jobs.result, jobs.experiment, jobs.owner):
+        with pytest.raises(Refusal, match="whole id"):
+            read(RUN[:31])
+    jobs.close()
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data.replace(b"finished", b"furnished")])
+def test_a_damaged_recording_is_left_out_and_said(damage, tmp_path):
+    data = FILES[0].read_bytes()
+    (tmp_path / "whole.json").write_bytes(data)
+    (tmp_path / "torn.json").write_bytes(damage(data))
+    found = shelf(tmp_path)
+    assert [*found.recordings] == ["whole"] and "The recording torn cannot be read." in found.faults[0]
+
+
+def test_what_tells_too_much_or_is_not_real_is_no_recording(library):
+    (entry,) = entries(library, [RUN])
+    assert Recording("mine", copy.read(recording(entry))[0]).entry["sentence"] == entry["sentence"]
+    fault = Failed(0.0, "There is no file /home/somebody/model.", "")
+    said = {"lane": 0, "round": None, "kind": "failed", "why": fault.why, "hint": ""}
+    for worse, why in (
+        ({"simulated": True}, "simulated"),
+        ({"state": "cancelled"}, "cancelled"),
+        ({"records": [*entry["records"], json.dumps(said)]}, "a place on this machine: /home/somebody"),
+        ({"title": "x" * LARGEST}, "are the most"),
+    ):
+        with pytest.raises(Refusal, match=why):
+            recording({**entry, **worse})
+
+
+def test_the_command_line_knows_recordings(tmp_path):
+    home = {"PITLANE_HOME": str(tmp_path)}
+    listed = python("-m", "engine", "history", "--recordings", "--search", "16-bit numbers", **home).stdout
+    assert "does-16-bit-pay" in listed and "Recorded on" in listed and "poem" not in listed
+    shown = json.loads(python("-m", "engine", "replay", "does-16-bit-pay", "--json", **home).stdout)
+    assert shown["machine"] == recorded("does-16-bit-pay").entry["machine"]
+    assert "recorded on" in python("-m", "engine", "compare", "does-16-bit-pay", **home).stdout
+    keep(store := Store(tmp_path / "history.db"), RUN, experiment("Mine"))
+    store.close()
+    made = python("-m", "engine", "record", RUN[:8], "--to", str(tmp_path / "mine.json"), **home)
+    assert "bytes" in made.stderr and recordings.shelf(tmp_path).recordings["mine"].entry["id"] == RUN
