@@ -23,11 +23,13 @@ from starlette.staticfiles import StaticFiles
 from components.calm import Calm
 from components.page import Page, rules
 from components.theme import STATIC, head, theme
+from engine.lessons import lessons
 from engine.mcp import Tools, installed
 from engine.measure.machine import machine
 from engine.refusal import Refusal
 from engine.run.jobs import Jobs
 from engine.run.recordings import Library
+from engine.run.workshop import Workshop
 
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
@@ -116,9 +118,9 @@ def manner() -> dict[str, Any]:
     }
 
 
-def build(jobs: Jobs) -> FastAPI:
+def build(jobs: Jobs, workshop: Workshop | None = None) -> FastAPI:
     """The web application around `jobs`."""
-    page = Page(jobs)
+    page = Page(jobs, workshop)
     return gr.mount_gradio_app(FastAPI(**around(page, jobs)), page.build(), path="/", **manner())
 
 
@@ -136,6 +138,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serve the Pitlane page.")
     parser.add_argument("--host", default=host, help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=port, help="port to listen on (default %(default)s)")
+    parser.add_argument("--workshop", action="store_true", help="open a room in which many follow one presenter")
     return parser.parse_args()
 
 
@@ -145,10 +148,14 @@ def main() -> None:
     jobs = Jobs(store)
     print(store.notice, end="\n" * bool(store.notice))
     print(f"Pitlane is at http://{asked.host}:{asked.port}", flush=True)
+    workshop = Workshop(jobs, lessons(os.environ.get("PITLANE_SIMULATED") == "1")) if asked.workshop else None
+    if workshop:
+        print(workshop.links(asked.host, asked.port), flush=True)
     if machine().zero_gpu:
         launch(jobs, asked.host, asked.port)
         return
-    uvicorn.run(build(jobs), host=asked.host, port=asked.port, log_level="warning", timeout_graceful_shutdown=3)
+    app = build(jobs, workshop)
+    uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning", timeout_graceful_shutdown=3)
 
 
 if __name__ == "__main__":

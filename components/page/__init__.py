@@ -16,6 +16,7 @@ from components.page.form import Form, setup
 from components.page.opening import Opening
 from components.page.racing import Racing
 from components.page.studying import Studying
+from components.page.workshop import Gathering
 from components.stage import stage
 from engine.spec import Experiment
 
@@ -26,8 +27,8 @@ FIRST = {
 }
 
 
-ROOMS = {"race": "Race", "lessons": "Lessons", "explore": "Explore"}
-"""The rooms of the page by the name in its address, in the order of the way to them."""
+ROOMS = {"race": "Race", "lessons": "Lessons", "explore": "Explore", "workshop": "Workshop"}
+"""The rooms of the page by the name in its address, in the order of the way to them; the last only in a workshop."""
 
 STUDIED = {"pareto": pareto.picture, "waterfall": waterfall.waterfall, "heatmap": heatmap.heatmap}
 
@@ -38,9 +39,9 @@ def rules() -> str:
 
 
 class Page:
-    """Holds the parts and the jobs."""
+    """Holds the parts and the jobs, and the workshop where this server holds one."""
 
-    def __init__(self, jobs: Any):
+    def __init__(self, jobs: Any, workshop: Any = None):
         self.jobs = jobs
         self.first = Experiment.read(FIRST)
         self.form = Form(self.first)
@@ -52,6 +53,7 @@ class Page:
         self.labs = labs.Labs(jobs, lab_figures.pictures)
         simulated = os.environ.get("PITLANE_SIMULATED") == "1"
         self.studying = Studying(jobs, self.form, self.racing, simulated)
+        self.gathering = Gathering(workshop, self.studying) if workshop else None
 
     def build(self) -> gr.Blocks:
         """With every message the browser brings the progress of all outputs up to date, though it is hidden: two
@@ -59,7 +61,7 @@ class Page:
         """
         with gr.Blocks(title="Pitlane", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as blocks:
             self.owner = gr.BrowserState("", storage_key="pitlane-owner", secret="pitlane")
-            header.header(ROOMS)
+            header.header({name: title for name, title in ROOMS.items() if name != "workshop" or self.gathering})
             header.limits()
             with header.room("race"):
                 self.form.questions()
@@ -76,6 +78,9 @@ class Page:
             with header.room("explore"):
                 self.explore.build()
                 self.labs.build()
+            if self.gathering:
+                with header.room("workshop"):
+                    self.gathering.build()
             self._wire(blocks)
         for event in blocks.fns.values():
             event.show_progress_on = [self.owner]
@@ -93,7 +98,10 @@ class Page:
         self.labs.wire(self.owner, restored)
         self.programs.wire()
         self.studying.wire(self.owner, self.stage)
+        if self.gathering:
+            self.gathering.wire(self.owner, filled)
 
     def routes(self) -> list[APIRouter]:
         """What the browser reads beside the runs' logs."""
-        return [self.studying.routes(), self.programs.routes()]
+        held = [self.gathering.routes()] if self.gathering else []
+        return [self.studying.routes(), self.programs.routes(), *held]

@@ -47,9 +47,7 @@ def test_a_lesson_goes_from_prediction_to_reveal_and_on_to_the_race(visit):
     page.click(".reveal [data-further='0']")
     page.wait_for_selector("#message:has-text('twice as many tokens')")
     assert page.evaluate("document.body.dataset.room") == "race"
-    assert (
-        page.input_value("#tokens input") == "12" and page.input_value(".lane-1 [aria-label='Tokens per step']") == "4"
-    )
+    assert page.input_value("#tokens input") == "12" and page.input_value(".lane-1 [aria-label=Burst]") == "4"
     page.wait_for_selector(".history[data-count='1']")
 
 

@@ -1,0 +1,86 @@
+"""The workshop on the page: its room, and the addresses at which browsers act and listen."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import gradio as gr
+from fastapi import APIRouter, Body
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from components.page.studying import Studying
+from components.workshop import room
+from engine.refusal import Refusal
+from engine.run.workshop import Workshop
+
+LOOK_S = 0.5
+BEAT = 10
+"""After so many looks without news a browser is sent the state all the same, so that it knows of the connection."""
+
+
+class Gathering:
+    """The room, if this server holds a workshop."""
+
+    def __init__(self, workshop: Workshop, studying: Studying):
+        self.workshop, self.studying = workshop, studying
+
+    def build(self) -> None:
+        self.room = room(self.workshop.lessons)
+
+    def wire(self, owner: gr.BrowserState, filled: list[Any]) -> None:
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        self.room.further(self.studying.further, None, filled, **quiet)
+        self.room.reuse(self.studying.racing.reuse, [owner], filled, **quiet)
+        self.room.attempt(self.studying.racing.attempt, [owner], filled, **quiet)
+
+    def act(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Do what a browser asks for, for the seat whose token it names. Raises Refusal."""
+        held, token = self.workshop, str(asked.get("seat", ""))
+        acts = {
+            "enter": lambda: held.enter(asked.get("code", ""), asked.get("name", ""), asked.get("secret", "")),
+            "rename": lambda: held.rename(token, asked.get("name", "")),
+            "pick": lambda: held.pick(token, str(asked.get("lesson"))),
+            "predict": lambda: held.predict(token, asked.get("guess")),
+            "start": lambda: held.start(token),
+            "pause": lambda: held.pause(token, bool(asked.get("on"))),
+            "skip": lambda: held.skip(token),
+        }
+        if asked.get("do") not in acts:
+            raise Refusal("The room does not know this request.", "Reload the page.")
+        done = acts[asked["do"]]()
+        return {"seat": done} if asked["do"] == "enter" else {}
+
+    async def live(self, token: str) -> AsyncIterator[str]:
+        """The state of the room as server-sent events, whenever it has changed."""
+        known, looks = "", 0
+        while True:
+            try:
+                text = json.dumps(self.workshop.view(token))
+            except Refusal:  # the seat has been given to somebody else
+                return
+            if text != known or looks % BEAT == 0:
+                yield f"data: {text}\n\n"
+            known, looks = text, looks + 1
+            await asyncio.sleep(LOOK_S)
+
+    def routes(self) -> APIRouter:
+        router = APIRouter(prefix="/pitlane/workshop")
+
+        @router.post("")
+        def act(asked: dict[str, Any] = Body()) -> JSONResponse:
+            try:
+                return JSONResponse(self.act(asked))
+            except Refusal as refusal:
+                return JSONResponse({"problem": str(refusal)}, status_code=403)
+
+        @router.get("/live")
+        async def live(seat: str) -> Response:
+            try:
+                self.workshop.view(seat)
+            except Refusal as refusal:
+                return Response(str(refusal), status_code=404, media_type="text/plain")
+            return StreamingResponse(self.live(seat), media_type="text/event-stream", headers={
+                "Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # fmt: skip
+
+        return router

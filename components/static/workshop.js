@@ -1,0 +1,216 @@
+// The workshop's room: who is here, the open lesson, everybody's guesses, and one run that all watch.
+
+import { Asking, worded } from "./guess.js";
+import { facts, OwnStage } from "./path.js";
+import { scale } from "./scale.js";
+import { make } from "./units.js";
+
+const KEPT = "pitlane-seat";
+const NOTHING = { value: null, low: null, high: null };
+
+export function mount({ element, props, trigger, base }) {
+  new Room(element.querySelector(".workshop") ?? element, props, trigger, base);
+}
+
+class Room {
+  constructor(root, props, trigger, base) {
+    Object.assign(this, { root, base, trigger, state: null });
+    this.lessons = JSON.parse(props.lessons);
+    this.side = make("aside", { "aria-label": "The room" });
+    this.card = make("article", { class: "card lesson", "aria-live": "off" });
+    this.stage = new OwnStage(base, (event, detail) => this.hear(event, detail));
+    this.problem = make("p", { class: "problem", role: "alert", hidden: true });
+    root.replaceChildren(this.side, make("div", { class: "open" }, this.problem, this.card, this.stage.box));
+    this.arrive();
+  }
+
+  // The address names the room, and to the presenter its secret, which must not stay where everybody sees it.
+  arrive() {
+    const query = new URLSearchParams(location.search);
+    const [code, secret] = [query.get("room"), query.get("lead")];
+    const kept = recalled();
+    if (code && !location.hash) location.hash = "#workshop";
+    if (secret) {
+      query.delete("lead");
+      history.replaceState(history.state, "", `${location.pathname}?${query}${location.hash || "#workshop"}`);
+    }
+    if (kept && !secret && (!code || kept.code === code)) this.listen(kept);
+    else if (code) this.enter(code, secret ?? "");
+    else this.door();
+  }
+
+  // Without a code: ask for it.
+  door(problem) {
+    const code = make("input", { type: "text", name: "code", autocomplete: "off", placeholder: "ABC234", "aria-label": "Room code" });
+    const form = make("form", { class: "door" }, make("label", {}, "Room code ", code), make("button", { class: "primary" }, "Enter"));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.enter(code.value, "");
+    });
+    this.root.dataset.state = "door";
+    this.card.replaceChildren(make("h3", {}, "Which room?"), make("p", { class: "more" }, "The code stands on the presenter's screen."), form);
+    this.complain(problem);
+  }
+
+  async enter(code, secret) {
+    const { seat, problem } = await this.act("enter", { code, secret });
+    if (problem) return this.door(problem);
+    const kept = { code: code.trim().toUpperCase(), seat };
+    try {
+      localStorage.setItem(KEPT, JSON.stringify(kept));
+    } catch {
+      // a browser that keeps nothing: another seat after a reload
+    }
+    return this.listen(kept);
+  }
+
+  listen({ code, seat }) {
+    Object.assign(this, { code, seat });
+    this.source?.close();
+    this.source = new EventSource(`${this.base}workshop/live?seat=${encodeURIComponent(seat)}`);
+    this.source.onmessage = ({ data }) => this.see(JSON.parse(data));
+    this.source.onerror = () => this.lost();
+  }
+
+  // The server was started again: the seat is gone, the room may be another.
+  lost() {
+    if (this.source.readyState !== EventSource.CLOSED) return this.complain("The connection to the server is lost. It is tried again every few seconds.");
+    localStorage.removeItem(KEPT);
+    const code = new URLSearchParams(location.search).get("room");
+    return this.state || !code ? this.door("This seat is gone: the server was started again.") : this.enter(code, "");
+  }
+
+  async act(what, values = {}) {
+    const body = JSON.stringify({ do: what, seat: this.seat, ...values });
+    const answer = await fetch(`${this.base}workshop`, { method: "POST", headers: { "Content-Type": "application/json" }, body }).catch(() => null);
+    const said = answer ? await answer.json() : { problem: "The server does not answer. Try again in a moment." };
+    this.complain(said.problem);
+    return said;
+  }
+
+  complain(problem) {
+    this.problem.hidden = !problem;
+    this.problem.textContent = problem ?? "";
+  }
+
+  see(state) {
+    const before = this.state;
+    this.state = state;
+    this.complain("");
+    this.root.dataset.state = !state.lesson ? "waiting" : !state.run ? "predicting" : state.going ? "running" : "told";
+    this.root.dataset.leads = state.leads;
+    this.aside();
+    if (!before || state.lesson !== before.lesson || (before.run && !state.run)) this.open();
+    this.show();
+  }
+
+  // The lesson anew: its question and what is asked.
+  open() {
+    const lesson = this.lessons[this.state.lesson];
+    this.reveal = make("section", { class: "reveal", "aria-label": "What came of it", hidden: true });
+    this.drawn = this.asking = null;
+    if (!lesson) {
+      const wait = this.state.leads ? "Open a lesson at the left. Everybody sees it at once." : "The presenter opens a lesson in a moment.";
+      return this.card.replaceChildren(make("h3", {}, "Welcome"), make("p", { class: "more" }, wait));
+    }
+    this.asking = new Asking(lesson, "Commit:", (guess) => this.act("predict", { guess }));
+    return this.card.replaceChildren(make("h3", {}, lesson.question), facts(lesson), this.asking.box, make("p", { class: "ready", role: "status" }), this.reveal);
+  }
+
+  show() {
+    const { lesson, guess, run, leads } = this.state;
+    this.stage.box.hidden = !run;
+    if (run && this.stage.run !== run) this.stage.watch(run);
+    if (!lesson) return;
+    if (guess !== null) this.asking.lock(guess);
+    else if (leads || run) this.asking.answer.disabled = this.asking.button.hidden = true;
+    this.card.querySelector(".ready").textContent = this.ready();
+    if (run) this.tell();
+  }
+
+  ready() {
+    const { people, run, guess, leads } = this.state;
+    const committed = people.filter((one) => one.ready).length;
+    const all = `${committed} of ${people.length} ${people.length === 1 ? "has" : "have"} committed to a guess.`;
+    if (run) return guess === null && !leads ? "The run has begun, so it is too late to predict. Watch it, and predict in the next lesson." : "";
+    return guess === null || leads ? all : `${all} The run starts when the presenter presses Run.`;
+  }
+
+  // Everybody's guesses once they are fixed, and beside them the measurement once it is there.
+  tell() {
+    const { board, told, mark } = this.state;
+    const key = JSON.stringify([board, told]);
+    if (key === this.drawn) return;
+    this.drawn = key;
+    const lesson = this.lessons[this.state.lesson];
+    const said = mark?.said ?? (told ? (told.value === null ? "Nothing was measured." : `Measured: ${worded(lesson, told.value)}.`) : "All guesses are in. Watch the run below.");
+    const parts = [make("p", { class: "said" }, said), scale(lesson, told ?? NOTHING, board)];
+    if (told) parts.push(make("p", { class: "evidence" }, told.verdict), make("p", { class: "explanation" }, told.explanation));
+    if (board.length) parts.push(this.board(lesson, board));
+    if (told) parts.push(this.further(told.next));
+    this.reveal.hidden = false;
+    this.reveal.replaceChildren(...parts);
+  }
+
+  board(lesson, board) {
+    const off = (row) => (row.off === null ? (row.right === null ? "" : row.right ? "right" : "wrong") : `${row.off > 0 ? "+" : "−"}${Math.round(100 * Math.abs(row.off))} %`);
+    const rows = board.map((row) => make("tr", { class: row.own ? "own" : null }, make("th", { scope: "row" }, row.own ? `${row.name} (you)` : row.name), make("td", {}, worded(lesson, row.guess)), make("td", {}, off(row))));
+    const head = make("tr", {}, ...["Who", "Guess", "Off"].map((title) => make("th", { scope: "col" }, title)));
+    return make("div", { class: "board", tabindex: "0", "aria-label": "Everybody's guesses" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
+  }
+
+  further(next) {
+    const tries = next.map((say, number) => make("button", { type: "button", class: "further", onclick: () => this.hear("further", { lesson: this.state.lesson, number }) }, say));
+    return make("div", { class: "tries" }, make("h4", {}, "Try next, in the Race: a run of your own that nobody else sees"), ...tries);
+  }
+
+  hear(event, detail) {
+    if (event === "replay") return this.stage.watch(detail.run, "paced");
+    if (event === "ended") return undefined; // the room's state says so
+    location.hash = "#race";
+    return this.trigger(event, detail);
+  }
+
+  // Who is here; to the presenter also what to do.
+  aside() {
+    const { name, people, leads, queue } = this.state;
+    const key = JSON.stringify([name, people, leads, queue, this.root.dataset.state, this.state.lesson]);
+    if (key === this.known || this.side.contains(document.activeElement) && document.activeElement.tagName === "INPUT") return;
+    this.known = key;
+    const list = make("ul", { class: "people" }, ...people.map((one) => make("li", { class: one.ready ? "ready" : null }, make("i", { "aria-hidden": "true" }, one.ready ? "✓" : ""), one.name, one.ready ? make("span", { class: "unseen" }, " has committed") : null)));
+    const head = make("header", {}, make("h2", {}, "Room"), make("output", { class: "code" }, this.code));
+    const here = make("section", {}, make("h4", {}, `${people.length} here`), list);
+    this.side.replaceChildren(head, leads ? this.leading() : this.naming(name), here);
+  }
+
+  naming(name) {
+    const input = make("input", { type: "text", name: "name", maxlength: 24, value: name, autocomplete: "off" });
+    const save = () => input.value !== this.state.name && this.act("rename", { name: input.value });
+    input.addEventListener("change", save);
+    input.addEventListener("keydown", (event) => event.key === "Enter" && input.blur());
+    return make("label", { class: "name" }, "You are", input);
+  }
+
+  leading() {
+    const { queue, lesson, going, people } = this.state;
+    const button = (text, action, values, kind = "quiet", off = false) => make("button", { type: "button", class: kind, "data-action": action, disabled: off, onclick: () => this.act(action, values) }, text);
+    const link = make("input", { class: "link", readonly: true, value: `${location.origin}${location.pathname}?room=${this.code}`, "aria-label": "Link for everybody" });
+    link.addEventListener("focus", () => link.select());
+    const options = Object.entries(this.lessons).map(([name, { title }]) => make("option", { value: name, selected: name === lesson }, title));
+    const picker = make("select", { "aria-label": "Lesson", disabled: going }, lesson ? null : make("option", { value: "", selected: true }, "Open a lesson"), ...options);
+    picker.addEventListener("change", () => this.act("pick", { lesson: picker.value }));
+    const waiting = `${queue.runs ? "A run is going on" : "Nothing runs"}, ${queue.waiting} waiting.${queue.held ? " People's own runs are paused." : ""}`;
+    return make("section", { class: "leading" }, link, picker,
+      button(`Run (${people.filter((one) => one.ready).length} of ${people.length} ready)`, "start", {}, "primary", !lesson || going),
+      make("div", { class: "pair" }, button(queue.held ? "Resume queue" : "Pause queue", "pause", { on: !queue.held }), button("Skip run", "skip", {}, "quiet", !queue.runs)),
+      make("p", { class: "queue" }, waiting));
+  }
+}
+
+function recalled() {
+  try {
+    return JSON.parse(localStorage.getItem(KEPT) || "null");
+  } catch {
+    return null;
+  }
+}
