@@ -1,4 +1,4 @@
-"""Shared links in a real browser: a run, live and ended, and a setup; broken ones are a sentence on a page that works."""
+"""Shared links in a real browser: a run, live and ended, and a setup; a broken one is a sentence."""
 
 import re
 

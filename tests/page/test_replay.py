@@ -15,9 +15,14 @@ CLOCK = """async () => {
   const { Tape } = await import('/pitlane/scrub.js');
   let now = 0;
   performance.now = () => now;
-  const ticks = [0, 1, 2, 3].map((at) => ({ kind: 'tick', at, lanes: { 0: { text: [[0, `${at}`, 0]], ...(at === 2 ? { reset: true } : {}) } } }));
+  const lane = (at) => ({ text: [[0, `${at}`, 0]], ...(at === 2 ? { reset: true } : {}) });
+  const ticks = [0, 1, 2, 3].map((at) => ({ kind: 'tick', at, lanes: { 0: lane(at) } }));
   const tape = new Tape([{ kind: 'start' }, ...ticks, { kind: 'end' }]);
-  const taken = (seconds) => { now += 1000 * seconds; return tape.due().map((line) => line.lanes?.[0].text.map((piece) => piece[1]).join('') ?? line.kind); };
+  const said = (line) => line.lanes ? line.lanes[0]?.text.map((piece) => piece[1]).join('') ?? '' : line.kind;
+  const taken = (seconds) => {
+    now += 1000 * seconds;
+    return tape.due().map(said);
+  };
   const found = [taken(0), taken(1.5)];
   tape.pace(4);
   found.push(taken(0.2), tape.position);
