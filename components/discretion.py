@@ -1,9 +1,10 @@
 """Discretion: what no log and no link tells of this machine, which is where its folders are."""
 
+import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,10 @@ def nameless(experiment: Experiment) -> Experiment:
 
 
 def discreet(experiment: Experiment) -> Callable[[str], str]:
-    """What takes the folders of this machine out of a text about a run of this experiment."""
-    known = {path: name for model in _folders(experiment.to_dict()) for path, name in _places(model)}
-    known |= {path: "…" for path in _roots() if path not in known}
-    if not known:
-        return str
+    """What takes the folders of this machine out of JSON about a run of this experiment."""
+    models = [*_folders(experiment.to_dict())]
+    known = dict.fromkeys(_roots(Path(path).parent for model in models for path, _ in _places(model)), "…")
+    known |= {_quoted(path): _quoted(name) for model in models for path, name in _places(model)}
     longest_first = sorted(known, key=len, reverse=True)
     pattern = re.compile(rf"(?<![\w/.-])({'|'.join(map(re.escape, longest_first))})(?![\w-])")
     return lambda text: pattern.sub(lambda found: known[found[1]], text)
@@ -56,9 +56,14 @@ def _places(model: str) -> Iterator[tuple[str, str]]:
             yield place.rstrip("/"), _name(model)
 
 
-def _roots() -> Iterator[str]:
-    """Folders whose names say who runs this server and where; a root of one part, such as /, is none."""
+def _roots(further: Iterable[Path]) -> Iterator[str]:
+    """Folders whose names say who runs this server and where; one without a name, which is /, is none."""
     cache = Path(os.environ.get("HF_HOME", Path.home()))
-    for root in (home(), Path.home(), cache, Path(sys.prefix), Path(__file__).parents[1]):
-        if len(root.absolute().parts) > 1:
+    for root in (home(), Path.home(), cache, Path(sys.prefix), Path(__file__).parents[1], *further):
+        if root.absolute().name:
             yield str(root.absolute())
+
+
+def _quoted(text: str) -> str:
+    """As it stands within a string of the log."""
+    return json.dumps(text, ensure_ascii=False)[1:-1].replace("<", "\\u003c")

@@ -75,7 +75,7 @@ def test_a_setup_that_is_too_long_says_what_to_do():
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A model's folder, as far as its code needs it."""
-    folder = tmp_path / "of-somebody" / "my-model"
+    folder = tmp_path / "of-somebody" / 'my "own" model'
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "llama"}')
     (folder / "model.safetensors").touch()
@@ -85,7 +85,7 @@ def folder(tmp_path) -> Path:
 def test_a_link_calls_a_folder_by_its_name(folder):
     given = experiment(opts={"draft_model": {"model": f"{folder}/"}}).model_copy(update={"model": str(folder)})
     shown = discretion.nameless(given)
-    assert (shown.model, shown.lanes["B"].opts["draft_model"].model) == ("./my-model", "./my-model")
+    assert (shown.model, shown.lanes["B"].opts["draft_model"].model) == ('./my "own" model',) * 2
     assert "of-somebody" not in json.dumps(links.unpacked(links.packed(shown)).to_dict())
     assert discretion.nameless(experiment()) == experiment()
 
@@ -104,7 +104,7 @@ def test_no_log_tells_owner_folder_or_environment(folder, tmp_path, monkeypatch)
     for log in (logs.recorded(RUN), logs.recorded(RUN, paced=False), asyncio.run(followed())):
         assert "of-somebody" not in log and "of_somebody" not in log and str(tmp_path) not in log
         assert f"{Path.home()}/x" not in log and "in ~/x" not in log and "in …/x" in log
-        assert "from_pretrained" in log and "my-model" in log, "the code is there, with the folder's name"
+        assert "from_pretrained" in log and r"my \"own\" model" in log, "the code is there, with the folder's name"
         assert all(json.loads(line)["kind"] for line in log.splitlines())
     jobs.close()
 
