@@ -69,10 +69,11 @@ class Gathering:
 
         @router.post("")
         def act(asked: dict[str, Any] = Body()) -> JSONResponse:
+            """A refusal is an answer like another: the page says it, and nothing went wrong on the way."""
             try:
                 return JSONResponse(self.act(asked))
             except Refusal as refusal:
-                return JSONResponse({"problem": str(refusal)}, status_code=403)
+                return JSONResponse({"problem": str(refusal)})
 
         @router.get("/live")
         async def live(seat: str) -> Response:

@@ -1,0 +1,129 @@
+"""A workshop in real browsers: a presenter and two participants predict, watch one run, and compare."""
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from tests.page.site import Site, shot, start
+
+pytestmark = pytest.mark.browser
+
+LESSON = "how-fast-is-a-timetable"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("workshop")
+
+
+@pytest.fixture(scope="module")
+def site(home) -> Iterator[Site]:
+    running = start(home, "--workshop")
+    yield running
+    running.process.kill()
+    running.process.wait()
+
+
+@pytest.fixture
+def links(home, site) -> list[str]:
+    """The two links that the server has printed: everybody's and the presenter's."""
+    return re.findall(r"http://\S+\?room=\S+", (home / "said").read_text())
+
+
+def enter(visit, link: str):
+    page = visit()
+    page.goto(link)
+    page.wait_for_selector(".workshop:not([data-state=door]) aside .code")
+    return page
+
+
+def test_a_presenter_and_two_participants_do_a_lesson(visit, links):
+    everybody, presenters = links
+    leader = enter(visit, presenters)
+    assert leader.evaluate("document.body.dataset.room") == "workshop"
+    assert "lead=" not in leader.url, "what is on the wall must not hold the secret"
+    ada, other = enter(visit, everybody), enter(visit, everybody)
+    assert ada.locator(".workshop .leading").count() == 0
+    ada.fill(".workshop [name=name]", "Ada")
+    ada.press(".workshop [name=name]", "Enter")
+    leader.wait_for_selector(".workshop .people li:has-text('Ada')")
+    leader.select_option(".workshop select", LESSON)
+    for page, guess in ((ada, "2"), (other, "0.6")):
+        page.wait_for_selector(".workshop[data-state=predicting] .asking")
+        page.locator(".workshop .asking input[type=range]").fill(guess)
+        page.click(".workshop [data-action=commit]")
+        page.wait_for_selector(".workshop .asking[data-locked]")
+    leader.wait_for_selector(".workshop [data-action=start]:has-text('2 of 2 ready')")
+    assert leader.locator(".workshop .board").count() == 0, "nobody's guess is seen before the run"
+    leader.click(".workshop [data-action=start]")
+    for page in (leader, ada, other):
+        page.wait_for_selector(".workshop .stage[data-state=running] .lane .badge.simulated")
+    for page in (leader, ada, other):
+        page.wait_for_selector(".workshop[data-state=told] .board tbody tr:nth-child(2)")
+        assert page.locator(".workshop .scale .guess").count() == 2
+        page.wait_for_selector(".workshop .stage[data-state=done]")
+    assert ada.locator(".workshop .board tbody tr").first.inner_text().startswith("Ada (you)")
+    assert "You said 2.00×" in ada.text_content(".reveal .said")
+    assert "too low" in other.text_content(".reveal .said")
+    shot(ada, "workshop")
+    shot(leader, "workshop-presenter")
+    ada.reload()
+    ada.wait_for_selector(".workshop[data-state=told] .board .own:has-text('Ada')")
+    assert ada.get_attribute(".history", "data-count") == "0", "the shared run is in nobody's history"
+
+
+def test_the_presenter_pauses_other_runs_and_skips_what_runs(visit, links):
+    everybody, presenters = links
+    leader, guest = enter(visit, presenters), enter(visit, everybody)
+    leader.click(".workshop [data-action=pause]")
+    leader.wait_for_selector(".workshop .queue:has-text('paused')")
+    guest.click(".top nav a[href='#race']")
+    guest.locator("#preset-demo-without-a-model").evaluate("button => button.click()")
+    guest.wait_for_selector("#stage .lane .badge.simulated")
+    guest.fill("#tokens input", "3000")
+    guest.click("#run")
+    guest.wait_for_selector("#stage .verdict:has-text('The presenter has paused the queue')")
+    leader.wait_for_selector(".workshop .queue:has-text('1 waiting')")
+    leader.click(".workshop [data-action=pause]")
+    guest.wait_for_selector("#stage .stage[data-state=running]")
+    leader.click(".workshop [data-action=skip]:not([disabled])")
+    guest.wait_for_selector("#stage .stage[data-state=stopped]")
+
+
+def test_a_wrong_code_is_one_sentence_and_the_right_one_opens(visit, links, site):
+    page = visit()
+    page.goto(f"{site.url}/?room=WRONG#workshop")
+    page.wait_for_selector(".workshop[data-state=door] .door")
+    assert "no room with this code" in page.text_content(".workshop .problem")
+    page.fill(".workshop [name=code]", re.search(r"room=(\w+)", links[0])[1].lower())
+    page.click(".workshop .door button")
+    page.wait_for_selector(".workshop:not([data-state=door]) aside .code")
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_room_answers_only_to_its_seats(links, site):
+    def ask(**values) -> dict:
+        data, header = json.dumps(values).encode(), {"Content-Type": "application/json"}
+        asked = urllib.request.Request(f"{site.url}/pitlane/workshop", data, header)
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return json.load(answer)
+
+    code = re.search(r"room=(\w+)", links[0])[1]
+    entered = ask(do="enter", code=code)
+    assert list(entered) == ["seat"]
+    for values in (
+        {"do": "start", **entered},
+        {"do": "enter", "code": code, "secret": "guessed"},
+        {"do": "pick", "seat": "nobody", "lesson": LESSON},
+        {"do": "fly", **entered},
+        {"do": "predict", "seat": ["x"], "guess": {}},
+    ):
+        assert ask(**values)["problem"].endswith("."), values
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{site.url}/pitlane/workshop/live?seat=nobody", timeout=10)
+    assert refused.value.code == 404
