@@ -99,6 +99,7 @@ class Room {
     this.complain("");
     this.root.dataset.state = !state.lesson ? "waiting" : !state.run ? "predicting" : state.going ? "running" : "told";
     this.root.dataset.leads = state.leads;
+    if (!before || before.leads !== state.leads) this.furnish();
     this.aside();
     if (!before || state.lesson !== before.lesson || (before.run && !state.run)) this.open();
     this.show();
@@ -171,40 +172,61 @@ class Room {
     return this.trigger(event, detail);
   }
 
-  // Who is here; to the presenter also what to do.
-  aside() {
-    const { name, people, leads, queue } = this.state;
-    const key = JSON.stringify([name, people, leads, queue, this.root.dataset.state, this.state.lesson]);
-    if (key === this.known || this.side.contains(document.activeElement) && document.activeElement.tagName === "INPUT") return;
-    this.known = key;
-    const list = make("ul", { class: "people" }, ...people.map((one) => make("li", { class: one.ready ? "ready" : null }, make("i", { "aria-hidden": "true" }, one.ready ? "✓" : ""), one.name, one.ready ? make("span", { class: "unseen" }, " has committed") : null)));
+  // Who is here; to the presenter also what to do. Built once, so that nothing is taken from under a hand.
+  furnish() {
+    const { leads } = this.state;
+    this.here = make("h4", {});
+    this.people = make("ul", { class: "people" });
     const head = make("header", {}, make("h2", {}, "Room"), make("output", { class: "code" }, this.code));
-    const here = make("section", {}, make("h4", {}, `${people.length} here`), list);
-    this.side.replaceChildren(head, leads ? this.leading() : this.naming(name), here);
+    this.side.replaceChildren(head, leads ? this.leading() : this.naming(), make("section", {}, this.here, this.people));
   }
 
-  naming(name) {
-    const input = make("input", { type: "text", name: "name", maxlength: 24, value: name, autocomplete: "off" });
-    const save = () => input.value !== this.state.name && this.act("rename", { name: input.value });
-    input.addEventListener("change", save);
-    input.addEventListener("keydown", (event) => event.key === "Enter" && input.blur());
-    return make("label", { class: "name" }, "You are", input);
+  naming() {
+    this.name = make("input", { type: "text", name: "name", maxlength: 24, autocomplete: "off" });
+    this.name.addEventListener("change", () => this.act("rename", { name: this.name.value }));
+    this.name.addEventListener("keydown", (event) => event.key === "Enter" && this.name.blur());
+    return make("label", { class: "name" }, "You are", this.name);
   }
 
   leading() {
-    const { queue, lesson, going, people } = this.state;
-    const button = (text, action, values, kind = "quiet", off = false) => make("button", { type: "button", class: kind, "data-action": action, disabled: off, onclick: () => this.act(action, values) }, text);
+    const button = (action, kind, values = () => ({})) => make("button", { type: "button", class: kind, "data-action": action, onclick: () => this.act(action, values()) });
     const link = make("input", { class: "link", readonly: true, value: `${location.origin}${location.pathname}?room=${this.code}`, "aria-label": "Link for everybody" });
     link.addEventListener("focus", () => link.select());
-    const options = Object.entries(this.lessons).map(([name, { title }]) => make("option", { value: name, selected: name === lesson }, title));
-    const picker = make("select", { "aria-label": "Lesson", disabled: going }, lesson ? null : make("option", { value: "", selected: true }, "Open a lesson"), ...options);
-    picker.addEventListener("change", () => this.act("pick", { lesson: picker.value }));
-    const waiting = `${queue.runs ? "A run is going on" : "Nothing runs"}, ${queue.waiting} waiting.${queue.held ? " People's own runs are paused." : ""}`;
-    return make("section", { class: "leading" }, link, picker,
-      button(`Run (${people.filter((one) => one.ready).length} of ${people.length} ready)`, "start", {}, "primary", !lesson || going),
-      make("div", { class: "pair" }, button(queue.held ? "Resume queue" : "Pause queue", "pause", { on: !queue.held }), button("Skip run", "skip", {}, "quiet", !queue.runs)),
-      make("p", { class: "queue" }, waiting));
+    const options = Object.entries(this.lessons).map(([name, { title }]) => make("option", { value: name }, title));
+    this.picker = make("select", { "aria-label": "Lesson" }, make("option", { value: "" }, "Open a lesson"), ...options);
+    this.picker.addEventListener("change", () => this.picker.value && this.act("pick", { lesson: this.picker.value }));
+    this.buttons = { start: button("start", "primary"), pause: button("pause", "quiet", () => ({ on: !this.state.queue.held })), skip: button("skip", "quiet") };
+    this.queue = make("p", { class: "queue" });
+    return make("section", { class: "leading" }, link, this.picker, this.buttons.start, make("div", { class: "pair" }, this.buttons.pause, this.buttons.skip), this.queue);
   }
+
+  aside() {
+    const { name, people, leads } = this.state;
+    const key = JSON.stringify(people);
+    if (key !== this.known) this.people.replaceChildren(...people.map(person));
+    this.known = key;
+    this.here.textContent = `${people.length} here`;
+    if (leads) this.steer();
+    else if (document.activeElement !== this.name) this.name.value = name;
+  }
+
+  steer() {
+    const { queue, lesson, going, people } = this.state;
+    const { start, pause, skip } = this.buttons;
+    start.textContent = `Run (${people.filter((one) => one.ready).length} of ${people.length} ready)`;
+    start.disabled = !lesson || going;
+    pause.textContent = queue.held ? "Resume queue" : "Pause queue";
+    skip.textContent = "Skip run";
+    skip.disabled = !queue.runs;
+    this.picker.disabled = going;
+    if (document.activeElement !== this.picker) this.picker.value = lesson ?? "";
+    this.queue.textContent = `${queue.runs ? "A run is going on" : "Nothing runs"}, ${queue.waiting} waiting.${queue.held ? " People's own runs are paused." : ""}`;
+  }
+}
+
+function person({ name, ready }) {
+  const unseen = ready ? make("span", { class: "unseen" }, " has committed") : null;
+  return make("li", { class: ready ? "ready" : null }, make("i", { "aria-hidden": "true" }, ready ? "✓" : ""), name, unseen);
 }
 
 function recalled() {

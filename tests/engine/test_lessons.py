@@ -9,6 +9,7 @@ from engine.measure.machine import machine
 from engine.measure.metrics import METRICS
 from engine.measure.verdict import MIN_PAIRS
 from engine.presets import presets
+from engine.public import check
 from engine.refusal import Refusal
 from engine.registry import GROUPS
 from engine.spec import plan_for
@@ -62,6 +63,12 @@ def test_a_lesson_can_be_taken_here(path):
             plan_for(race.lanes[lane], race.model, machine())
         except Refusal as refusal:
             assert "not installed" in refusal.why or "compiler" in refusal.why, refusal.why
+
+
+def test_a_public_server_lets_every_lesson_run(monkeypatch):
+    monkeypatch.setenv("PITLANE_PUBLIC", "1")
+    for one in REAL.values():
+        check(one.experiment(), gpu=False)
 
 
 def test_the_path_goes_through_the_families_and_ends_with_everything_together():
