@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 from engine.event import Event, Failed, Memory, Step, to_dict
 
-
 PAUSE_S = 0.1
-"""Steps wait for so long before they leave together: a thread that wakes for each of them takes a core from the next."""
+"""Steps wait so long and leave together: a thread that wakes for each of them takes a core from the next."""
 PATIENT = (Step, Memory)
 
 
