@@ -1,0 +1,43 @@
+"""A public page says what it allows, offers no more, and refuses the rest in a sentence."""
+
+import signal
+
+import pytest
+
+from tests.page.site import shot, start
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def public(tmp_path, chromium):
+    running = start(tmp_path, PITLANE_PUBLIC="1")
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    page.goto(running.url)
+    page.wait_for_selector("#run:not([disabled])")
+    page.wait_for_selector(".stage[data-state=idle] .lane")
+    yield page
+    page.close()
+    running.process.send_signal(signal.SIGKILL)
+    running.process.wait()
+
+
+def test_a_public_page_tells_its_limits_and_keeps_to_them(public):
+    assert "This is a public server: models of the catalogue up to 2B" in public.inner_text("#limits")
+    shot(public, "public")
+    public.click("#model input")
+    offered = public.eval_on_selector_all("#model [role=option]", "all => all.map((one) => one.innerText)")
+    assert any("135" in name for name in offered) and not any("8B" in name or "gated" in name for name in offered)
+    public.keyboard.press("Escape")
+    public.click("#preset-demo-without-a-model")
+    public.wait_for_selector(".stage .lane .badge.simulated")
+    public.fill("#tokens input", "300")
+    public.click("#run")
+    public.wait_for_selector("#message:has-text('256 new tokens are the most, not 300')")
+    public.fill("#tokens input", "6")
+    public.click('#rounds label:has(input[value="1"])')
+    public.click("#run")
+    public.wait_for_selector(".stage[data-state=done]")
+    public.set_viewport_size({"width": 390, "height": 844})
+    assert public.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    shot(public, "public-390")
