@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from engine.event import Failed
+from engine.event import Failed, Record
 from engine.export import copy, entries
 from engine.measure.result import result
 from engine.refusal import Refusal
@@ -112,12 +112,11 @@ def test_a_damaged_recording_is_left_out_and_said(damage, tmp_path):
 def test_what_tells_too_much_or_is_not_real_is_no_recording(library):
     (entry,) = entries(library, [RUN])
     assert Recording("mine", copy.read(recording(entry))[0]).entry["sentence"] == entry["sentence"]
-    fault = Failed(0.0, "There is no file /home/somebody/model.", "")
-    said = {"lane": 0, "round": None, "kind": "failed", "why": fault.why, "hint": ""}
+    said = Record(0, None, Failed(0.0, "There is no file /home/somebody/model.")).line()
     for worse, why in (
         ({"simulated": True}, "simulated"),
         ({"state": "cancelled"}, "cancelled"),
-        ({"records": [*entry["records"], json.dumps(said)]}, "a place on this machine: /home/somebody"),
+        ({"records": [*entry["records"], said]}, "a place on this machine: /home/somebody"),
         ({"title": "x" * LARGEST}, "are the most"),
     ):
         with pytest.raises(Refusal, match=why):
