@@ -125,7 +125,7 @@ class Loaded(Session):
             emit(Phase(time.perf_counter(), phase))
             turn()
         emit(Phase(time.perf_counter(), "warmup"))
-        self.warmups.append(warm_up(turn))
+        self.warmups.append(warm_up(turn, together=plan.tensor_parallel > 1))
 
     def whole(self, plan: Plan, workload: Any) -> Batch:
         """All requests of the workload. Raises Refusal if one does not fit into the context."""

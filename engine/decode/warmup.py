@@ -8,14 +8,20 @@ LEAST, MOST = 2, 4
 AGREE = 0.03
 
 
-def warm_up(turn: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> list[float]:
-    """Repeat a turn, at least twice, until two successive ones differ by less than 3 %; the seconds of each."""
+def warm_up(
+    turn: Callable[[], Any], together: bool = False, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+    """Repeat a turn, at least twice, until two successive ones differ by less than 3 %; the seconds of each.
+
+    Processes that take their turns `together` repeat it as often as can be: each has a clock of its own, and one that
+    stopped before the others would leave them waiting for its part.
+    """
     took: list[float] = []
     while len(took) < MOST:
         start = clock()
         turn()
         took.append(clock() - start)
-        if len(took) >= LEAST and apart(took) < AGREE:
+        if len(took) >= LEAST and apart(took) < AGREE and not together:
             break
     return took
 

@@ -13,7 +13,7 @@ def test_turns_are_repeated_until_two_agree(last, runs):
     def turn() -> None:
         now[0] += next(lengths)
 
-    took = warm_up(turn, lambda: now[0])
+    took = warm_up(turn, clock=lambda: now[0])
     assert len(took) == runs and took[0] == pytest.approx(0.2)
     assert (apart(took) < AGREE) == (runs < MOST)
 
@@ -22,3 +22,9 @@ def test_all_shapes_are_counted_and_the_worst_is_told():
     found = account([[2.0, 1.0, 1.01], [1.0, 1.1, 1.2, 1.5]])
     assert found == {"runs": 7, "apart": pytest.approx(0.25), "agreed": False}
     assert account([[1.0, 1.0]])["agreed"] is True and account([]) is None
+
+
+def test_processes_that_take_turns_together_all_take_as_many():
+    """Each has its own clock: however their times fall, the number of turns may not depend on it."""
+    assert len(warm_up(lambda: None, together=True, clock=iter(range(100)).__next__)) == MOST
+    assert len(warm_up(lambda: None, clock=iter(range(100)).__next__)) < MOST
