@@ -24,7 +24,7 @@ export class Charts {
     this.dirty = new Set();
     new MutationObserver(() => this.recolour()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     this.resizer = new ResizeObserver((entries) => {
-      for (const { target } of entries) if (window.Plotly && target.data) window.Plotly.Plots.resize(target);
+      for (const { target } of entries) if (window.Plotly && target.data && target.clientWidth) window.Plotly.Plots.resize(target);
     });
   }
 

@@ -90,7 +90,7 @@ def test_a_broken_link_is_a_sentence_on_a_page_that_works(query, says, visit, si
 
 def test_a_page_without_a_clipboard_shows_the_link(visit):
     page = visit()
-    page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('closed'))")
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('closed')); }")
     page.click("#share [data-action=link]")
     link = page.wait_for_selector("#share input.link")
     assert "?lanes=1" in link.input_value()
