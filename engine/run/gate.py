@@ -22,4 +22,7 @@ def alone(path: Path, stop: Callable[[], bool]) -> Iterator[None]:
                 break
             except BlockingIOError:
                 time.sleep(LOOK_S)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(gate, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open as well

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from engine.event import Record
-from engine.measure.machine import machine
+from engine.measure.machine import Gpu, machine
 from engine.optimizations.cuda_graph import CudaGraph
 from engine.optimizations.replicas import Replicas
 from engine.optimizations.tensor_parallel import TensorParallel
@@ -124,7 +124,8 @@ def test_a_real_model_takes_its_turns_there(lent):
 
 @pytest.mark.parametrize("part", [TorchCompile, CudaGraph, Replicas, TensorParallel])
 def test_what_cannot_be_done_there_says_so(part):
-    here = replace(machine(), zero_gpu=True, cores=4, compiler="g++")
+    gpu = Gpu("a slice", 48 * 2**30, "12.0", "")
+    here = replace(machine(), zero_gpu=True, cores=4, compiler="g++", gpus=(gpu,))
     assert "ZeroGPU" in part.unavailable(here)
 
 
