@@ -66,7 +66,7 @@ class Studying:
         if self.jobs.experiment(run) != lesson.experiment():
             raise Refusal("This run is not this lesson's.", "Start the lesson anew.")
         told = lesson.told(self.jobs.result(run))
-        return {**told, **lesson.mark(told, lesson.accept(_read(guess)))}
+        return {**told, **lesson.mark(told, lesson.prediction.accept(_read(guess)))}
 
     def routes(self) -> APIRouter:
         """Addresses that the page reads from."""

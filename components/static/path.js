@@ -148,8 +148,8 @@ class Path {
   async ask(name) {
     const { run, guess } = this.kept[name];
     const answer = await fetch(`${this.base}lessons/${name}/${run}?guess=${encodeURIComponent(JSON.stringify(guess))}`).catch(() => null);
-    if (!answer) return; // the stage says that the server is lost, and comes back when it is there again
-    const said = await answer.json();
+    const said = await answer?.json().catch(() => null);
+    if (!said) return; // the server is lost, which the stage says; after a reload it is asked again
     this.keep(name, { told: answer.ok ? said : { value: null, right: null, said: said.problem, verdict: "", next: [] } });
     if (name !== this.name) return;
     this.tell();

@@ -208,4 +208,5 @@ class Workshop:
 
 def _plain(name: Any) -> str:
     """A name as it was written, without what cannot be seen, and not too long."""
-    return " ".join("".join(c for c in str(name or "") if c.isprintable()).split())[:LONGEST].strip()
+    words = str(name or "").split()
+    return " ".join("".join(c for c in word if c.isprintable()) for word in words)[:LONGEST].strip()
