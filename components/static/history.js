@@ -23,6 +23,11 @@ export function mount({ element, props, watch, trigger, base }) {
   new List(root, props, watch, trigger, base);
 }
 
+// The first sentence of a verdict; the others are on the stage.
+function claim(sentence) {
+  return sentence.split(/(?<=[.!]) (?=[A-Z\d])/)[0];
+}
+
 class List {
   constructor(root, props, watch, trigger, base) {
     Object.assign(this, { root, props, trigger, base, chosen: new Set(), shelf: "mine" });
@@ -106,8 +111,8 @@ class List {
     const marks = [run.simulated ? make("span", { class: "badge simulated" }, "simulated") : null, state ? make("span", { class: "badge" }, state) : null];
     const title = make("span", { class: "name" }, run.title || run.model, " ", ...marks.filter(Boolean));
     const button = make("button", { type: "button", "data-run": run.id, onclick: () => this.trigger("pick", { run: run.id }) },
-      make("time", {}, when), title, make("span", { class: "who" }, ...lanes), make("span", { class: "sentence" }, run.sentence ?? ""),
-      run.recorded ? make("span", { class: "origin" }, run.recorded) : null);
+      run.recorded ? make("span", { class: "origin" }, run.recorded) : make("time", {}, when), title,
+      make("span", { class: "who" }, ...lanes), make("span", { class: "sentence" }, run.recorded ? claim(run.sentence) : run.sentence ?? ""));
     const box = make("input", { type: "checkbox", value: run.id, "aria-label": `Choose ${run.title || run.model}, ${when}, to compare or save`, title: "Choose to compare or save" });
     box.checked = this.chosen.has(run.id);
     return make("li", {}, box, button);
