@@ -192,7 +192,8 @@ class Lesson(Entry):
 def _word(guess: str, word: str | None) -> str:
     if word is None:
         return f"You said {guess}. The rounds scatter too much to tell, so that is neither right nor wrong."
-    return f"You said {guess}, and so it is." if guess == word else f"You said {guess}. It is {word}."
+    said, found = ("equally fast" if one == "same" else one for one in (guess, word))
+    return f"You said {said}, and so it is." if guess == word else f"You said {said}. It is {found}."
 
 
 def _number(guess: float, value: float, off: float, inside: bool, unit: str) -> str:
@@ -201,11 +202,11 @@ def _number(guess: float, value: float, off: float, inside: bool, unit: str) -> 
         return f"You said {said}, it is {was}: within the interval of the measurement."
     side = "high" if off > 0 else "low"
     near = "Close" if abs(off) <= NEAR else "Off"
-    return f"You said {said}, it is {was}. {near}: {abs(off):.0%} too {side}."
+    return f"You said {said}, it is {was}. {near}: {100 * abs(off):.0f} % too {side}."
 
 
 def _figure(value: float, unit: str) -> str:
-    return f"{value:.0f} %" if unit == "%" else f"{value:.2f}{unit}"
+    return f"{value:.0f} %" if unit == "%" else f"{value:.2f}".removesuffix("0") + unit
 
 
 @cache

@@ -2,9 +2,11 @@
 
 import { make } from "./units.js";
 
+const WORDS = { faster: "Faster", same: "Equally fast", slower: "Slower" };
+
 // A guess as people read it.
 export function worded(lesson, guess) {
-  if (typeof guess === "string") return guess;
+  if (typeof guess === "string") return WORDS[guess].toLowerCase();
   return lesson.unit === "%" ? `${Math.round(guess)} %` : `${guess.toFixed(2).replace(/0$/, "")}${lesson.unit}`;
 }
 
@@ -41,7 +43,7 @@ export class Asking {
     const inputs = this.lesson.choices.map((word) => make("input", { type: "radio", name, value: word }));
     for (const input of inputs) input.addEventListener("change", () => this.choose(input.value));
     this.put = (guess) => inputs.forEach((input) => (input.checked = input.value === guess));
-    const labels = inputs.map((input) => make("label", {}, input, input.value));
+    const labels = inputs.map((input) => make("label", {}, input, WORDS[input.value]));
     return make("fieldset", { class: "words" }, make("legend", {}, this.lesson.ask), ...labels);
   }
 
@@ -57,6 +59,12 @@ export class Asking {
     this.answer.disabled = true;
     this.button.hidden = true;
     this.box.dataset.locked = "";
+  }
+
+  // Too late, or not for this reader: only the question stays.
+  close() {
+    this.answer.disabled = this.button.hidden = true;
+    this.box.dataset.closed = "";
   }
 
   unlock(problem) {

@@ -12,7 +12,7 @@ export function mount({ element }) {
   };
   for (const group of document.querySelectorAll("#rail .opt")) {
     const lessons = lessonsOf(group, element);
-    if (!lessons.length) continue;
+    if (!lessons.length || group.parentElement.closest(".opt")) continue;
     const title = lessons.length > 1 ? "the engines" : lessons[0].querySelector("summary").textContent;
     const mark = make("button", { type: "button", class: "lesson-mark", "aria-label": `What is this? ${title}`, title: "What is this?", onclick: () => open(lessons, mark) }, "?");
     group.append(mark);

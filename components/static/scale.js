@@ -46,7 +46,7 @@ class Axis {
   }
 
   numbers() {
-    return ticks(this.high).filter((value) => value >= this.low).map((value) => this.label("number", value, worded(this.lesson, value)));
+    return ticks(this.high).filter((value) => value >= this.low).map((value) => this.label("number", value, `${value}${this.lesson.unit === "%" ? " %" : this.lesson.unit}`));
   }
 
   interval({ value, low, high }) {
@@ -71,7 +71,8 @@ class Axis {
     const [from, to] = { slower: [this.low, 1 - SAME], same: [1 - SAME, 1 + SAME], faster: [1 + SAME, this.high] }[word];
     const said = guesses.filter((one) => one.guess === word);
     const own = said.some((one) => one.own);
-    const text = own && guesses.length === 1 ? `Your guess: ${word}` : said.length ? `${word}: ${said.length}` : word;
+    const name = worded(this.lesson, word);
+    const text = own && guesses.length === 1 ? `Your guess: ${name}` : said.length ? `${name}: ${said.length}` : name;
     const style = `left: ${this.place(from)}%; width: ${this.place(to) - this.place(from)}%`;
     return make("span", { class: own ? "band own" : "band", "data-word": word, style }, make("em", {}, text));
   }

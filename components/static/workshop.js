@@ -111,11 +111,18 @@ class Room {
     this.reveal = make("section", { class: "reveal", "aria-label": "What came of it", hidden: true });
     this.drawn = this.asking = null;
     if (!lesson) {
-      const wait = this.state.leads ? "Open a lesson at the left. Everybody sees it at once." : "The presenter opens a lesson in a moment.";
-      return this.card.replaceChildren(make("h3", {}, "Welcome"), make("p", { class: "more" }, wait));
+      return this.card.replaceChildren(...this.welcome());
     }
     this.asking = new Asking(lesson, "Commit:", (guess) => this.act("predict", { guess }));
     return this.card.replaceChildren(make("h3", {}, lesson.question), facts(lesson), this.asking.box, make("p", { class: "ready", role: "status" }), this.reveal);
+  }
+
+  // What is on the wall while people come: how to get in, and what is going to happen.
+  welcome() {
+    const wait = this.state.leads ? "Open a lesson at the left: everybody sees it at once." : "The presenter opens a lesson in a moment.";
+    const steps = ["Everybody commits to a guess. Nobody sees those of others.", "One run is watched by all of us, live.", "The guesses are laid beside what was measured."];
+    const way = make("p", { class: "way" }, "Open ", make("b", {}, location.host + location.pathname.replace(/\/$/, "")), ", choose Workshop, and enter ", make("b", {}, this.code));
+    return [make("h3", {}, "Welcome. Guess first, then measure."), way, make("ol", { class: "how" }, ...steps.map((step) => make("li", {}, step))), make("p", { class: "more" }, wait)];
   }
 
   show() {
@@ -124,7 +131,7 @@ class Room {
     if (run && this.stage.run !== run) this.stage.watch(run);
     if (!lesson) return;
     if (guess !== null) this.asking.lock(guess);
-    else if (leads || run) this.asking.answer.disabled = this.asking.button.hidden = true;
+    else if (leads || run) this.asking.close();
     this.card.querySelector(".ready").textContent = this.ready();
     if (run) this.tell();
   }
@@ -147,7 +154,7 @@ class Room {
     const said = mark?.said ?? (told ? (told.value === null ? "Nothing was measured." : `Measured: ${worded(lesson, told.value)}.`) : "All guesses are in. Watch the run below.");
     const parts = [make("p", { class: "said" }, said), scale(lesson, told ?? NOTHING, board)];
     if (told) parts.push(make("p", { class: "evidence" }, told.verdict), make("p", { class: "explanation" }, told.explanation));
-    if (board.length) parts.push(this.board(lesson, board));
+    if (told && board.length) parts.push(this.board(lesson, board));
     if (told) parts.push(this.further(told.next));
     this.reveal.hidden = false;
     this.reveal.replaceChildren(...parts);

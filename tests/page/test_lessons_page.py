@@ -33,7 +33,7 @@ def test_a_lesson_goes_from_prediction_to_reveal_and_on_to_the_race(visit):
     page.wait_for_selector(".path .stage[data-state=running] .lane .badge.simulated")
     assert page.locator(".path fieldset:disabled").count() == 1, "what is committed cannot be changed"
     page.wait_for_selector(".path .lesson[data-state=told] .scale")
-    assert "You said 1.20×" in page.text_content(".reveal .said") and "too low" in page.text_content(".reveal .said")
+    assert "You said 1.2×" in page.text_content(".reveal .said") and "too low" in page.text_content(".reveal .said")
     assert "A quick look" not in page.text_content(".reveal .evidence")
     assert page.get_attribute(".path .scale", "aria-label").endswith("You guessed 1.2×.")
     guessed, measured = (
@@ -47,7 +47,10 @@ def test_a_lesson_goes_from_prediction_to_reveal_and_on_to_the_race(visit):
     page.click(".reveal [data-further='0']")
     page.wait_for_selector("#message:has-text('twice as many tokens')")
     assert page.evaluate("document.body.dataset.room") == "race"
-    assert page.input_value("#tokens input") == "12" and page.input_value(".lane-1 [aria-label=Burst]") == "4"
+    assert (
+        page.input_value("#tokens input") == "12"
+        and page.input_value(".lane-1 input[aria-label*=Burst] >> nth=0") == "4"
+    )
     page.wait_for_selector(".history[data-count='1']")
 
 

@@ -67,7 +67,7 @@ def test_a_presenter_and_two_participants_do_a_lesson(visit, links):
         assert page.locator(".workshop .scale .guess").count() == 2
         page.wait_for_selector(".workshop .stage[data-state=done]")
     assert ada.locator(".workshop .board tbody tr").first.inner_text().startswith("Ada (you)")
-    assert "You said 2.00×" in ada.text_content(".reveal .said")
+    assert "You said 2.0×" in ada.text_content(".reveal .said")
     assert "too low" in other.text_content(".reveal .said")
     shot(ada, "workshop")
     shot(leader, "workshop-presenter")
