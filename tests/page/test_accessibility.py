@@ -45,6 +45,8 @@ def test_a_race_that_has_ended_has_no_serious_fault(visit, theme):
     page.click("#run")
     state(page, "done")
     page.wait_for_selector(".stage .compare")
+    page.wait_for_selector("#run:not([disabled])")
+    page.wait_for_function("document.querySelector('#run').getAnimations().length === 0")
     assert faults(page) == []
 
 
