@@ -13,7 +13,7 @@ from engine.mcp import Tools
 from engine.run.jobs import Jobs
 from engine.run.store import Store
 from engine.spec import Experiment
-from tests.engine.processes import ROOT
+from tests.engine.processes import ROOT, python
 
 SLOW, FAST = ({"backend": {"name": "simulated", "ttft_ms": 5, "tpot_ms": ms}} for ms in (8, 2))
 EXPERIMENT = {
@@ -89,6 +89,17 @@ def test_the_command_line_serves_the_same_on_standard_input(tmp_path):
     command = {"command": sys.executable, "args": ["-m", "engine", "mcp"], "cwd": str(ROOT)}
     server = StdioServerParameters(**command, env={**os.environ, "PITLANE_HOME": str(tmp_path)})
     check(talk(server, experiment))
+
+
+def test_without_the_package_one_sentence_says_what_to_install(tmp_path):
+    """A Space brings an older version, in which there is nothing that this is made for."""
+    (tmp_path / "mcp").mkdir()
+    (tmp_path / "mcp" / "__init__.py").touch()
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = python("-m", "engine", "mcp", PYTHONPATH=path, PITLANE_HOME=str(tmp_path))
+    assert done.returncode == 2 and 'pip install "mcp>=2"' in done.stderr and "Traceback" not in done.stderr
+    checked = "import app; from engine.mcp import installed; print(installed())"
+    assert python("-c", checked, PYTHONPATH=path).stdout.split() == ["False"]
 
 
 BAD = [
