@@ -139,7 +139,7 @@ class Lesson(Entry):
         return Experiment.read(assign(self.experiment().to_dict(), list(step.change)) | {"why": step.say})
 
     def outcome(self, result: dict[str, Any] | None) -> dict[str, Any]:
-        """What a run says to the prediction: value, low and high in its unit; None where nothing was measured."""
+        """What a run says to the prediction: value, low and high in its unit; None where too little was measured."""
         asked = self.prediction
         found = {"value": None, "low": None, "high": None, "word": None, "unit": UNITS[asked.unit], "verdict": ""}
         if not result:
@@ -147,7 +147,7 @@ class Lesson(Entry):
         of = (asked.metric, asked.lane)
         verdict = next(one for one in result["verdicts"] if (one["metric"], one["lane"]) == of)
         faults = [f"Lane {lane['name']}: {lane['why']}" for lane in result["lanes"] if lane["why"]]
-        if verdict["ratio"] is None:
+        if verdict["ratio"] is None or verdict["pairs"] < MIN_PAIRS:  # stopped, failed, or too much of it withdrawn
             return found | {"verdict": " ".join(faults) or verdict["sentence"]}
         bounds = sorted(asked.read(verdict[end]) for end in ("low", "high") if verdict[end] is not None)
         low, high = bounds or (None, None)
@@ -164,7 +164,7 @@ class Lesson(Entry):
         """How far off a guess is: `off` (0.2: a fifth too high), whether it is `right`, None if that is not known."""
         value, word = outcome["value"], outcome["word"]
         if value is None:
-            return {"right": None, "off": None, "said": "Nothing was measured, so no guess is right or wrong."}
+            return {"right": None, "off": None, "said": "Too little was measured, so no guess is right or wrong."}
         if isinstance(guess, str):
             known = word if word in self.prediction.choices else None
             return {"right": None if known is None else guess == known, "off": None, "said": _word(guess, known)}

@@ -21,7 +21,7 @@ export function scale(lesson, told, guesses) {
 }
 
 function spoken(lesson, told, own, guesses) {
-  const was = told.value === null ? "Nothing was measured." : `Measured ${worded(lesson, told.value)}.`;
+  const was = told.value === null ? "Not measured." : `Measured ${worded(lesson, told.value)}.`;
   const said = own ? ` You guessed ${worded(lesson, own.guess)}.` : "";
   return `${was}${said}${guesses.length > 1 ? ` ${guesses.length} guesses.` : ""}`;
 }

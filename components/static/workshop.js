@@ -6,6 +6,7 @@ import { scale } from "./scale.js";
 import { make } from "./units.js";
 
 const KEPT = "pitlane-seat";
+const AGAIN_MS = 1000;
 const NOTHING = { value: null, low: null, high: null };
 
 export function mount({ element, props, trigger, base }) {
@@ -72,12 +73,17 @@ class Room {
     this.source.onerror = () => this.lost();
   }
 
-  // The server was started again: the seat is gone, the room may be another.
+  // The browser connects again by itself, unless the server has no such seat: then it was started again. A page that
+  // is being left hears the same, and must keep its seat.
   lost() {
-    if (this.source.readyState !== EventSource.CLOSED) return this.complain("The connection to the server is lost. It is tried again every few seconds.");
-    localStorage.removeItem(KEPT);
+    if (this.source.readyState === EventSource.CLOSED) setTimeout(() => this.again(), AGAIN_MS);
+    else this.complain("The connection to the server is lost. It is tried again every few seconds.");
+  }
+
+  again() {
     const code = new URLSearchParams(location.search).get("room");
-    return this.state || !code ? this.door("This seat is gone: the server was started again.") : this.enter(code, "");
+    if (this.state || !code) this.door("This seat is gone: the server was started again.");
+    else this.enter(code, "");
   }
 
   async act(what, values = {}) {
@@ -151,7 +157,7 @@ class Room {
     if (key === this.drawn) return;
     this.drawn = key;
     const lesson = this.lessons[this.state.lesson];
-    const said = mark?.said ?? (told ? (told.value === null ? "Nothing was measured." : `Measured: ${worded(lesson, told.value)}.`) : "All guesses are in. Watch the run below.");
+    const said = mark?.said ?? (told ? (told.value === null ? "Too little was measured." : `Measured: ${worded(lesson, told.value)}.`) : "All guesses are in. Watch the run below.");
     const parts = [make("p", { class: "said" }, said), scale(lesson, told ?? NOTHING, board)];
     if (told) parts.push(make("p", { class: "evidence" }, told.verdict), make("p", { class: "explanation" }, told.explanation));
     if (told && board.length) parts.push(this.board(lesson, board));

@@ -125,7 +125,7 @@ def test_a_bad_file_is_one_sentence_that_names_it(read, change, says):
     assert "07-does-it-pay.toml" in refused.value.why and "\n" not in refused.value.why
 
 
-def result(metric: str, ratio: float | None, word: str = "faster", spread: float = 1.05) -> dict:
+def result(metric: str, ratio: float | None, word: str = "faster", pairs: int = 6, spread: float = 1.05) -> dict:
     bounds = {"low": ratio and ratio / spread, "high": ratio and ratio * spread}
     verdict = {
         "metric": metric,
@@ -177,7 +177,7 @@ def test_a_guess_outside_of_the_range_is_refused(read, bad):
 
 def test_what_was_not_measured_makes_no_guess_wrong(read):
     one = read(WHOLE)
-    for nothing in (None, result("output_tok_per_s", None)):
+    for nothing in (None, result("output_tok_per_s", 2.0, pairs=5), result("output_tok_per_s", None)):
         told = one.told(nothing)
         assert told["value"] is None and told["verdict"] and one.mark(told, 2.0)["right"] is None
     assert "Lane B: no room" in told["verdict"]
