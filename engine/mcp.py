@@ -1,6 +1,7 @@
 """MCP: tools by which an assistant does an experiment by itself, for the package `mcp` (Model Context Protocol).
 
-It is optional: pip install "mcp>=2". The page then serves the tools at /mcp, `python -m engine mcp` on standard input.
+It is optional: pip install mcp. The page then serves the tools at /mcp, `python -m engine mcp` on standard input. A
+Space brings version 1 with Gradio, where the server has another name and takes its settings when it is made.
 """
 
 import asyncio
@@ -23,11 +24,18 @@ from engine.run.jobs import Jobs
 from engine.spec import DEFAULT_MODEL, Experiment
 
 try:
-    from mcp.server.mcpserver import Context, MCPServer
-    from mcp.server.mcpserver.exceptions import ToolError
-    from mcp.server.transport_security import TransportSecuritySettings
-except ImportError:  # the package is not there, or an older one
-    Context = MCPServer = None
+    import mcp.server.transport_security as security
+
+    try:
+        from mcp.server.mcpserver import Context, MCPServer
+        from mcp.server.mcpserver.exceptions import ToolError
+    except ImportError:
+        from mcp.server.fastmcp import Context, FastMCP
+        from mcp.server.fastmcp.exceptions import ToolError
+
+        MCPServer = None
+except ImportError:
+    Context = security = None
 
 LOOK_S = 0.2
 GOING = ("queued", "running")
@@ -41,8 +49,16 @@ or more give a verdict. First list_optimizations, then estimate, then run_experi
 
 
 def installed() -> bool:
-    """Whether the package is there, in a version that this is made for."""
-    return MCPServer is not None
+    """Whether the package is there."""
+    return Context is not None
+
+
+def _serving() -> tuple[Any, dict[str, Any]]:
+    """A server, and what its web application is made with; it keeps no sessions, and the page asks who comes."""
+    lax = security.TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    how = {"stateless_http": True, "transport_security": lax}
+    told = {"name": "pitlane", "instructions": MANNER, "log_level": "WARNING"}
+    return (MCPServer(**told), how) if MCPServer else (FastMCP(**told, **how), {})
 
 
 class Tools:
@@ -50,7 +66,7 @@ class Tools:
 
     def __init__(self, jobs: Jobs, owner: Callable[[], str]):
         self.jobs, self.owner = jobs, owner
-        self.server = MCPServer("pitlane", title="Pitlane", instructions=MANNER, log_level="WARNING")
+        self.server, self.how = _serving()
         for tool in (
             self.list_optimizations,
             self.list_models,
@@ -61,9 +77,8 @@ class Tools:
             self.server.add_tool(tool)
 
     def route(self) -> Any:
-        """The route /mcp of an application that stays in `serving` while it lives; it asks for no session."""
-        lax = TransportSecuritySettings(enable_dns_rebinding_protection=False)  # the page asks where requests come from
-        return self.server.streamable_http_app(stateless_http=True, transport_security=lax).routes[0]
+        """The route /mcp of an application that stays in `serving` while it lives."""
+        return self.server.streamable_http_app(**self.how).routes[0]
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:

@@ -17,7 +17,7 @@ def do(parsed: argparse.Namespace) -> int:
     from engine.mcp import Tools, installed
 
     if not installed():
-        raise Refusal("This needs the package mcp, version 2.", 'pip install "mcp>=2"')
+        raise Refusal("This needs the package mcp.", "Install it: pip install mcp.")
     jobs = Jobs(Store())
     try:
         Tools(jobs, lambda: OWNER).server.run("stdio")

@@ -92,12 +92,11 @@ def test_the_command_line_serves_the_same_on_standard_input(tmp_path):
 
 
 def test_without_the_package_one_sentence_says_what_to_install(tmp_path):
-    """A Space brings an older version, in which there is nothing that this is made for."""
     (tmp_path / "mcp").mkdir()
     (tmp_path / "mcp" / "__init__.py").touch()
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = python("-m", "engine", "mcp", PYTHONPATH=path, PITLANE_HOME=str(tmp_path))
-    assert done.returncode == 2 and 'pip install "mcp>=2"' in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "pip install mcp" in done.stderr and "Traceback" not in done.stderr
     checked = "import app; from engine.mcp import installed; print(installed())"
     assert python("-c", checked, PYTHONPATH=path).stdout.split() == ["False"]
 
