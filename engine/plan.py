@@ -6,10 +6,10 @@ from typing import Any
 from engine.models.architecture import Architecture
 
 LEASE = (
-    "backend", "model", "device", "dtype", "attention", "quantization", "draft", "merged", "kernels", "compile",
-    "threads", "replicas", "tensor_parallel",
+    "backend", "model", "device", "dtype", "attention", "quantization", "packed", "native", "draft", "merged",
+    "kernels", "compile", "threads", "replicas", "tensor_parallel",
 )  # fmt: skip
-LOSS = ("dtype", "quantization", "window", "kv_bits")
+LOSS = ("dtype", "quantization", "packed", "window", "kv_bits")
 """The fields that decide which numbers are computed with, and so how far predictions may be from the model's own."""
 
 
@@ -30,6 +30,8 @@ class Plan:
     attention: str = "sdpa"
     sdpa: str | None = None
     quantization: dict[str, Any] | None = None
+    packed: dict[str, Any] | None = None
+    native: bool = False
     cache: str = "dynamic"
     window: dict[str, Any] | None = None
     kv_bits: dict[str, Any] | None = None

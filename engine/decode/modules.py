@@ -18,6 +18,7 @@ from engine.decode.fuse import fuse_kernels, kernels, merge_projections, merged
 from engine.decode.graphs import GraphStep, graph_decode, graph_step
 from engine.decode.launches import launches
 from engine.decode.loop import decode
+from engine.decode.native import Native, NativeStepper
 from engine.decode.prefix import Prefixes
 from engine.decode.prompts import Batch, check_context
 from engine.decode.sampling import Sampling
@@ -44,6 +45,7 @@ class ModuleSession(Loaded):
         self.graphs: dict[tuple, GraphStep] = {}
         self.counted: dict[tuple, dict[str, Any]] = {}
         self.ran: tuple = ()
+        self.native: Native | None = None
 
     def begin(self, plan: Plan, workload: Any) -> Batch:
         """Every turn starts without kept prefixes."""
@@ -121,6 +123,8 @@ class ModuleSession(Loaded):
             merge_projections(model)
         if plan.kernels:
             fuse_kernels(model)
+        if plan.native:
+            self.native = Native(model, plan)
         return model
 
     def shape(self, plan: Plan, batch: Batch) -> tuple:
@@ -143,6 +147,8 @@ class ModuleSession(Loaded):
         return self.engines[size]
 
     def _stepper(self, plan: Plan, batch: Batch) -> Stepper:
+        if self.native:
+            return self.native.stepper(self.model, self.length)
         if plan.cache == "off":
             return Recompute(self.model, batch.pad)
         if plan.window:
@@ -186,11 +192,18 @@ class ModuleSession(Loaded):
             **self.drafting.effective(),
         }
 
+    def weights_bytes(self) -> int:
+        return super().weights_bytes() + (self.native.weights.bytes() if self.native else 0)
+
+    def reader(self, plan: Plan, length: int) -> Stepper:
+        return self.native.stepper(self.model, length) if self.native else super().reader(plan, length)
+
     def _fused(self) -> dict[str, Any]:
         """What was fused, counted in the modules, and what one step of the last batch's shape launches."""
         recorded = [graph for graph in self.graphs.values() if graph.graph and graph.launched]
         counted = self.counted.get(self.ran)
         return {
+            "native": self.native is not None and isinstance(self.stepper, NativeStepper),
             "merged": merged(self.model),
             "kernels": kernels(self.model),
             "graph": len(recorded),
@@ -203,6 +216,8 @@ class ModuleSession(Loaded):
         """How keys and values were kept in the last turn, read from the cache itself."""
         if not isinstance(self.stepper, Stepper):
             return {}
+        if self.native:
+            return {"kv": self.native.footprint(self.architecture), "quantization": self.native.quantization()}
         cache = getattr(self.stepper, "cache", None)
         return {
             "kv": footprint(cache, self.architecture, self.stepper.length),

@@ -23,13 +23,12 @@ def reader(model: Any, plan: Plan) -> Stepper:
     return Growing(model, [0], growing_cache(model.config, plan))
 
 
-def read(model: Any, plan: Plan, beginning: Sequence[int], rest: Sequence[int]) -> Iterator[torch.Tensor]:
+def read(stepper: Stepper, plan: Plan, beginning: Sequence[int], rest: Sequence[int]) -> Iterator[torch.Tensor]:
     """Logits that predict each token of `rest` after `beginning`: float32 [positions, vocabulary], piece by piece.
 
     `beginning` is read at once, as a prompt is, and `rest` through the cache.
     """
-    stepper = reader(model, plan)
-    ids = torch.tensor([[*beginning, *rest[:-1]]], device=model.device)
+    ids = torch.tensor([[*beginning, *rest[:-1]]], device=stepper.model.device)
     yield stepper.prefill(ids[:, : len(beginning)])[0].float()
     size = FINE if plan.window or plan.kv_bits else PIECE
     for piece in ids[:, len(beginning) :].split(size, dim=1) if len(rest) > 1 else ():

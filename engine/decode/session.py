@@ -18,8 +18,9 @@ from engine.decode.attention import allowed
 from engine.decode.compiled import compilations, compiled_as
 from engine.decode.drafting import Drafting
 from engine.decode.prompts import Batch, batches, check_context, encode, everything, pick
-from engine.decode.reading import read
+from engine.decode.reading import read, reader
 from engine.decode.sampling import Sampling
+from engine.decode.stepper import Stepper
 from engine.decode.texts import Texts
 from engine.decode.warmup import account, warm_up
 from engine.event import Admitted, Phase, Request
@@ -57,7 +58,11 @@ class Loaded(Session):
     def read(self, plan: Plan, beginning: Sequence[int], rest: Sequence[int]) -> Iterator[torch.Tensor]:
         """Logits that predict each token of `rest` after `beginning`: float32 [positions, vocabulary], in pieces."""
         with allowed(plan):
-            yield from read(self.model, plan, beginning, rest)
+            yield from read(self.reader(plan, len(beginning) + len(rest)), plan, beginning, rest)
+
+    def reader(self, plan: Plan, length: int) -> Stepper:
+        """What reads a given text of so many tokens with the losses of this plan."""
+        return reader(self.model, plan)
 
     def run(self, plan: Plan, workload: Any, emit: Emit) -> None:
         whole = self.begin(plan, workload)
@@ -164,7 +169,11 @@ class Loaded(Session):
         self.check(workload)
         self.model = self.change(plan, load.load_model(source, folder, plan, phase))
         self.drafting.load(plan, phase)
-        self.weights = load.weights_bytes(self.model) + self.drafting.weights_bytes()
+        self.weights = self.weights_bytes() + self.drafting.weights_bytes()
+
+    def weights_bytes(self) -> int:
+        """Bytes of the model's weights as they lie in memory."""
+        return load.weights_bytes(self.model)
 
     def change(self, plan: Plan, model: Any) -> Any:
         """Rewrite the loaded model as the plan asks."""

@@ -48,7 +48,8 @@ def library(source: Path) -> ctypes.CDLL:
 def _key(source: Path) -> str:
     """What the compiler predefines for this processor says which compiler and which instructions."""
     target = _run(compiler(), *FLAGS, "-x", "c++", "-E", "-dM", "/dev/null")
-    return hashlib.sha256(source.read_bytes() + target.encode()).hexdigest()[:16]
+    read = b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
+    return hashlib.sha256(read + target.encode()).hexdigest()[:16]
 
 
 def _build(source: Path, built: Path) -> None:

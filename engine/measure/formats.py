@@ -12,6 +12,8 @@ BLOCK = 64
 """Weights that share a scale in bitsandbytes' 4-bit formats."""
 SUPER = 256
 """Scales that share one of their own, under double quantization."""
+PACKED = {"int8": 1.0, "int4": 0.5 + 4 / 32}
+"""Bytes of a weight of the native step: int8 has a scale a row, int4 one a group of 32."""
 INTEGER = {"int8": "int8", "int8-dynamic": "int8", "fp8-dynamic": "float8"}
 """Kinds that round the activations as well, and multiply narrow numbers with narrow ones."""
 
@@ -33,11 +35,12 @@ def formats(plan: Plan, shape: Architecture) -> Formats:
     """As the plan asks. Unknown kinds of quantization count as plain numbers."""
     plain = PLAIN[plan.dtype]
     kind = (plan.quantization or {}).get("kind")
+    packed = PACKED.get((plan.packed or {}).get("kind", ""))
     return Formats(
-        weight=weight_bytes(plan.quantization or {}, plain, shape),
-        plain=plain,
-        kv=_kv_bytes(plan.kv_bits, plain, shape),
-        arithmetic=INTEGER.get(kind, plan.dtype),
+        weight=packed or weight_bytes(plan.quantization or {}, plain, shape),
+        plain=1.0 if packed else plain,
+        kv=PLAIN["float32"] if plan.native else _kv_bytes(plan.kv_bits, plain, shape),
+        arithmetic="int8" if packed else INTEGER.get(kind, "float32" if plan.native else plan.dtype),
     )
 
 

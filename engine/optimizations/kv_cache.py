@@ -50,7 +50,9 @@ class KVCache(Optimization):
     on_generate = on_transformers
 
     def settle(self, plan: Plan) -> str | None:
-        if not (plan.compile or plan.graph or plan.window or plan.continuous):  # those bring their own kind of cache
+        if not (
+            plan.compile or plan.graph or plan.window or plan.continuous or plan.native
+        ):  # those bring their own kind of cache
             plan.expected["kv"] = plan.cache
         return None
 

@@ -1,0 +1,94 @@
+"""The native step: a model's whole pass over new tokens as one call of a library compiled for this processor."""
+
+from typing import Any
+
+import torch
+
+from engine.decode.stepper import Stepper
+from engine.kernels.packed import PLACES, Decoder, Weights
+from engine.models.architecture import Architecture
+from engine.plan import Plan
+
+WHOLE = ("int8", "int4")
+FLOATS = 4
+
+
+class NativeStepper(Stepper):
+    """One request over packed weights and a cache of its own, which keeps float32 whatever the weights are.
+
+    Tokens are taken back by forgetting their places: what lies behind `length` is never read.
+    """
+
+    def __init__(self, model: Any, decoder: Decoder):
+        super().__init__(model, [0])
+        self.decoder = decoder
+
+    def _forward(self, forward: Any, ids: torch.Tensor, keep: int) -> torch.Tensor:
+        logits = self.decoder.step(ids[0], self.length, keep)
+        self.length += ids.shape[1]
+        return logits[None]
+
+    def read(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._forward(None, ids, 1)
+
+    def step(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._forward(None, ids, ids.shape[1])
+
+    def rollback(self, tokens: int) -> None:
+        self.length -= tokens
+
+    def kv_bytes(self) -> int:
+        return self.decoder.cache.numel() * FLOATS
+
+    def cache_name(self) -> str:
+        return "packed"
+
+
+class Native:
+    """What a session keeps for native steps: packed weights, and one decoder for the newest cache length."""
+
+    def __init__(self, model: Any, plan: Plan):
+        kind = (plan.packed or {}).get("kind") or plan.dtype
+        self.fine = (plan.packed or {}).get("inputs") != 8
+        self.weights = Weights(model, kind, "int8" if kind == "int4" else kind)
+        self.threads = plan.threads or torch.get_num_threads()
+        self.decoder: Decoder | None = None
+        release(model)
+
+    def stepper(self, model: Any, length: int) -> NativeStepper:
+        length = -(-length // PLACES) * PLACES
+        if self.decoder is None or self.decoder.length != length:
+            self.decoder = Decoder(self.weights, length, self.threads, self.fine)
+        return NativeStepper(model, self.decoder)
+
+    def quantization(self) -> dict[str, Any] | None:
+        """How the packed matrices lie in memory, counted in them; None where they are plain numbers."""
+        matrices = list(self.weights.matrices())
+        whole = [matrix for matrix in matrices if matrix.kind in WHOLE]
+        if not whole:
+            return None
+        return {
+            "class": "packed",
+            "kind": self.weights.layers[0]["qkv"].kind,
+            "layers": len(whole),
+            "of": len(matrices),
+        }
+
+    def footprint(self, shape: Architecture) -> dict[str, Any]:
+        """As engine.decode.footprint says it of other caches."""
+        cache = self.decoder.cache
+        places = cache.shape[3]
+        return {
+            "kind": "static",
+            "bytes": cache.numel() * FLOATS,
+            "tokens": places,
+            "bytes_per_token": cache.numel() * FLOATS / places,
+            "predicted_bytes_per_token": shape.kv_bytes_per_token(FLOATS),
+        }
+
+
+def release(model: Any) -> None:
+    """Let go of the weights that were packed: the modules stay, for what they say of the model, without numbers."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
+            module.weight = torch.nn.Parameter(module.weight.new_empty(0), requires_grad=False)

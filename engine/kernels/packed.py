@@ -1,0 +1,191 @@
+"""Packed weights: matrices laid out in the order in which step/decoder.cpp reads them, and the step that reads them."""
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.kernels.native import library
+
+SOURCE = Path(__file__).parent / "step" / "decoder.cpp"
+BLOCK, GROUP, PLACES = 32, 32, 16
+"""Rows that lie together, weights that share a scale in 4 bits, and places of the cache that share a vector."""
+KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
+MOST = 64
+"""Tokens that are read at once."""
+
+Number, Address = ctypes.c_int64, ctypes.c_void_p
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = [("kind", Number), ("rows", Number), ("depth", Number), ("data", Address), ("scales", Address),
+                ("sums", Address)]  # fmt: skip
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [
+        *((name, _Matrix) for name in ("qkv", "out", "gate_up", "down")),
+        *((name, Address) for name in ("attention_norm", "feed_norm", "query_norm", "key_norm", "bias")),
+    ]
+
+
+class _Config(ctypes.Structure):
+    _fields_ = [
+        *((name, Number) for name in ("layers", "hidden", "heads", "kv_heads", "dim", "feed", "vocabulary", "length",
+                                      "most", "threads", "fine")),
+        ("epsilon", ctypes.c_float), ("scale", ctypes.c_float),
+        *((name, Address) for name in ("cosines", "sines", "final_norm")),
+        ("head", _Matrix), ("embedding", _Matrix), ("layer", ctypes.POINTER(_Layer)), ("cache", Address),
+    ]  # fmt: skip
+
+
+class Matrix:
+    """A weight [rows, depth] in one of KINDS; rows are filled up to whole blocks. The layouts: step/products.h.
+
+    int8 has a scale for each row, by its largest weight; int4 one for each group of 32 weights, by the largest of them,
+    which becomes -8 (as in llama.cpp's Q4_0).
+    """
+
+    def __init__(self, weight: torch.Tensor, kind: str):
+        rows, self.depth = weight.shape
+        self.kind, self.rows = kind, -(-rows // BLOCK) * BLOCK
+        filled = torch.nn.functional.pad(weight.detach().float(), (0, 0, 0, self.rows - rows))
+        self.tensors: list[torch.Tensor] = [part.contiguous() for part in _LAYOUTS[kind](filled)]
+
+    def bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+
+    def view(self) -> _Matrix:
+        addresses = [tensor.data_ptr() for tensor in self.tensors]
+        return _Matrix(KINDS[self.kind], self.rows, self.depth, *addresses, *[None] * (3 - len(addresses)))
+
+
+def _float32(weight: torch.Tensor) -> list[torch.Tensor]:
+    return [weight.view(-1, BLOCK, weight.shape[1]).transpose(1, 2)]
+
+
+def _bfloat16(weight: torch.Tensor) -> list[torch.Tensor]:
+    return [weight.bfloat16().view(-1, BLOCK, weight.shape[1] // 2, 2).transpose(1, 2)]
+
+
+def _int8(weight: torch.Tensor) -> list[torch.Tensor]:
+    scale = weight.abs().amax(1) / 127
+    scale[scale == 0] = 1
+    whole = (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+    packed = whole.view(-1, BLOCK, weight.shape[1] // 4, 4).transpose(1, 2)
+    return [packed, scale, whole.sum(1, dtype=torch.int32)]
+
+
+def _int4(weight: torch.Tensor) -> list[torch.Tensor]:
+    groups = weight.view(len(weight), -1, GROUP)
+    peak = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))[..., 0]
+    scale = peak / -8
+    scale[scale == 0] = 1
+    whole = ((groups / scale[..., None]).round().clamp(-8, 7) + 8).to(torch.uint8)
+    halves = whole.view(-1, BLOCK, groups.shape[1], 2, 4, 4)
+    packed = (halves[:, :, :, 0] | (halves[:, :, :, 1] << 4)).permute(0, 2, 3, 1, 4)
+    return [packed, scale.view(-1, BLOCK, groups.shape[1]).transpose(1, 2)]
+
+
+_LAYOUTS = {"float32": _float32, "bfloat16": _bfloat16, "int8": _int8, "int4": _int4}
+
+
+class Weights:
+    """A Llama-like model's weights, packed: `kind` for the layers, `head` for the last product.
+
+    Of the family Llama, Mistral, Qwen2 and Qwen3, as transformers builds them. The tokens' vectors stay plain numbers.
+    """
+
+    def __init__(self, model: Any, kind: str, head: str):
+        self.kind, self.config = kind, model.config
+        self.layers = [_layer(layer, kind) for layer in model.model.layers]
+        self.head = Matrix(model.get_output_embeddings().weight, head)
+        tied = head in ("float32", "bfloat16") and model.config.tie_word_embeddings
+        vectors = model.get_input_embeddings().weight
+        plain = "bfloat16" if vectors.dtype == torch.bfloat16 else "float32"
+        self.embedding = self.head if tied else Matrix(vectors, plain)
+        self.final_norm = model.model.norm.weight.detach().float()
+        self.rotary = model.model.rotary_emb
+
+    def matrices(self) -> Iterator[Matrix]:
+        for layer in self.layers:
+            yield from (layer[name] for name in ("qkv", "out", "gate_up", "down"))
+        yield self.head
+        if self.embedding is not self.head:
+            yield self.embedding
+
+    def bytes(self) -> int:
+        return sum(matrix.bytes() for matrix in self.matrices())
+
+
+def _layer(layer: Any, kind: str) -> dict[str, Any]:
+    """The matrices and vectors of one layer; what it lacks is None."""
+    attention, feed = layer.self_attn, layer.mlp
+    three = (attention.q_proj, attention.k_proj, attention.v_proj)
+    bias = None if three[0].bias is None else torch.cat([one.bias for one in three])
+    norms = [getattr(getattr(attention, name, None), "weight", None) for name in ("q_norm", "k_norm")]
+    vectors = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight, *norms, bias)
+    return {
+        "qkv": Matrix(torch.cat([one.weight for one in three]), kind),
+        "out": Matrix(attention.o_proj.weight, kind),
+        "gate_up": Matrix(torch.cat([feed.gate_proj.weight, feed.up_proj.weight]), kind),
+        "down": Matrix(feed.down_proj.weight, kind),
+        "vectors": [None if one is None else one.detach().float().contiguous() for one in vectors],
+    }
+
+
+class Decoder:
+    """The compiled step over packed weights, with a cache for `length` tokens. Raises Refusal where it cannot be built.
+
+    `fine` inputs of integer products have 16 bits, others 8.
+    """
+
+    def __init__(self, weights: Weights, length: int, threads: int, fine: bool):
+        config = weights.config
+        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.length = -(-length // PLACES) * PLACES
+        self.vocabulary, self.weights = config.vocab_size, weights
+        shape = (config.num_hidden_layers, config.num_key_value_heads, 2, self.length, dim)
+        self.cache = torch.zeros(shape)
+        places = torch.arange(self.length)[None]
+        turns = weights.rotary(torch.zeros(1), places)
+        self.turns = [turn[0, :, : dim // 2].float().contiguous() for turn in turns]
+        self.layers = (_Layer * config.num_hidden_layers)(*map(_view, weights.layers))
+        self.made = _Config(
+            config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.num_key_value_heads, dim,
+            config.intermediate_size, self.vocabulary, self.length, MOST, threads, fine, config.rms_norm_eps, dim**-0.5,
+            *(one.data_ptr() for one in (*self.turns, weights.final_norm)), weights.head.view(),
+            weights.embedding.view(), self.layers, self.cache.data_ptr(),
+        )  # fmt: skip
+        self.library = _library()
+        self.handle = self.library.decoder_open(ctypes.byref(self.made))
+
+    def __del__(self) -> None:
+        if getattr(self, "handle", None):
+            self.library.decoder_close(self.handle)
+
+    def step(self, ids: torch.Tensor, start: int, keep: int) -> torch.Tensor:
+        """Read ids [tokens] from place `start` on; logits of the last `keep` of them, float32 [keep, vocabulary]."""
+        logits = torch.empty(keep, self.vocabulary)
+        for first in range(0, len(ids), MOST):
+            piece = ids[first : first + MOST].contiguous()
+            wanted = max(0, min(len(piece), keep - (len(ids) - first - len(piece))))
+            here = logits[keep - (len(ids) - first - len(piece)) - wanted :]
+            self.library.decoder_step(self.handle, piece.data_ptr(), len(piece), start + first, wanted, here.data_ptr())
+        return logits
+
+
+def _view(layer: dict[str, Any]) -> _Layer:
+    matrices = [layer[name].view() for name in ("qkv", "out", "gate_up", "down")]
+    return _Layer(*matrices, *(one if one is None else one.data_ptr() for one in layer["vectors"]))
+
+
+def _library() -> ctypes.CDLL:
+    found = library(SOURCE)
+    found.decoder_open.restype, found.decoder_open.argtypes = Address, [Address]
+    found.decoder_close.restype, found.decoder_close.argtypes = None, [Address]
+    found.decoder_step.restype = None
+    found.decoder_step.argtypes = [Address, Address, Number, Number, Number, Address]
+    return found

@@ -1,0 +1,188 @@
+// Products of a few inputs with the rows of a weight matrix, which is read once, from its beginning to its end.
+//
+// Rows are packed in blocks of 32, so that two vectors hold one column of them: no sum is ever taken across a vector.
+
+#pragma once
+#include <algorithm>
+#include <vector>
+
+#include "vector.h"
+
+enum Kind : int64_t { FLOAT32, BFLOAT16, INT8, INT4 };
+
+constexpr int64_t BLOCK = 32, GROUP = 32;
+
+// Weights [rows, depth], packed in blocks of 32 rows:
+//   FLOAT32   [rows / 32][depth][32]
+//   BFLOAT16  [rows / 32][depth / 2][32][2]
+//   INT8      [rows / 32][depth / 4][32][4]; `scales` and `sums` (of the integers) for each row
+//   INT4      [rows / 32][depth / 32][4][32][4], where a byte holds column c + 16 above column c, and 8 was added to
+//             each; `scales` [rows / 32][depth / 32][32]
+struct Matrix {
+  int64_t kind, rows, depth;
+  const void* data;
+  const float* scales;
+  const int32_t* sums;
+
+  bool whole() const { return kind == INT8 || kind == INT4; }
+
+  float at(int64_t row, int64_t column) const {  // of FLOAT32 and BFLOAT16
+    const int64_t block = row / BLOCK * BLOCK * depth, lane = row % BLOCK;
+    if (kind == FLOAT32) return static_cast<const float*>(data)[block + column * BLOCK + lane];
+    const uint32_t half = static_cast<const uint16_t*>(data)[block + (column & ~1) * BLOCK + lane * 2 + (column & 1)];
+    const uint32_t wide = half << 16;
+    float value;
+    std::memcpy(&value, &wide, 4);
+    return value;
+  }
+};
+
+// Inputs [tokens, depth] as floats, and as integers of 16 bits in two parts, or of 8 bits in `high` alone.
+// With INT8 weights the parts are unsigned and 128 was added to the high one; with INT4 weights both are signed.
+struct Input {
+  int64_t depth = 0;
+  std::vector<float> values, scales;
+  std::vector<int8_t> high, low;
+  std::vector<int32_t> groups;  // sums of the integers in each group, [tokens][depth / 32]
+
+  void reserve(int64_t tokens, int64_t widest) {
+    values.resize(tokens * widest);
+    high.resize(tokens * widest);
+    low.resize(tokens * widest);
+    scales.resize(tokens);
+    groups.resize(tokens * widest / GROUP);
+  }
+
+  void round(int64_t tokens, const Matrix& reader, bool fine) {
+    if (!reader.whole()) return;
+    for (int64_t token = 0; token < tokens; ++token) {
+      const float* row = &values[token * depth];
+      Vector most = {};
+      for (int64_t i = 0; i < depth; i += WIDTH) most = larger(most, magnitude(load(row + i)));
+      const float peak = largest(most), top = fine ? 32639.f : 127.f;
+      scales[token] = peak / top;
+      const float factor = peak > 0 ? top / peak : 0.f;
+      for (int64_t i = 0; i < depth; i += WIDTH) {
+        const Whole q = __builtin_convertvector(nearest(load(row + i) * factor), Whole);
+        split(q, token * depth + i, reader.kind == INT4, fine);
+        int32_t& sum = groups[(token * depth + i) / GROUP];
+        if (i % GROUP == 0) sum = 0;
+        for (int64_t lane = 0; lane < WIDTH; ++lane) sum += q[lane];
+      }
+    }
+  }
+
+ private:
+  void split(Whole q, int64_t at, bool is_signed, bool fine) {
+    typedef int8_t Bytes __attribute__((vector_size(16), aligned(1)));
+    const Whole top = !fine ? q : is_signed ? (q + 128) >> 8 : q >> 8;
+    const Whole rest = q - (top << 8);
+    *reinterpret_cast<Bytes*>(&high[at]) = __builtin_convertvector(is_signed ? top : top + 128, Bytes);
+    *reinterpret_cast<Bytes*>(&low[at]) = __builtin_convertvector(rest, Bytes);
+  }
+};
+
+inline Whole four(const int8_t* from) {  // four neighbouring inputs in each lane
+  int32_t packed;
+  std::memcpy(&packed, from, 4);
+  return Whole{} + packed;
+}
+
+// Each kind fills y [TOKENS][2] for one block of 32 rows, from input `token` on.
+template <int TOKENS>
+inline void block_float32(const Matrix& m, const Input& x, int64_t token, int64_t block, Vector (*y)[2]) {
+  const float* w = static_cast<const float*>(m.data) + block * BLOCK * m.depth;
+  const float* in = &x.values[token * m.depth];
+  for (int64_t k = 0; k < m.depth; ++k, w += BLOCK)
+    for (int t = 0; t < TOKENS; ++t) {
+      const float value = in[t * m.depth + k];
+      y[t][0] += load(w) * value;
+      y[t][1] += load(w + WIDTH) * value;
+    }
+}
+
+template <int TOKENS>
+inline void block_bfloat16(const Matrix& m, const Input& x, int64_t token, int64_t block, Vector (*y)[2]) {
+  const uint16_t* w = static_cast<const uint16_t*>(m.data) + block * BLOCK * m.depth;
+  const float* in = &x.values[token * m.depth];
+  const Whole upper = Whole{} + int32_t(0xffff0000);
+  for (int64_t k = 0; k < m.depth; k += 2, w += 2 * BLOCK) {
+    const Whole first = raw(w), second = raw(w + BLOCK);
+    const Vector even[2] = {bits(first << 16), bits(second << 16)}, odd[2] = {bits(first & upper), bits(second & upper)};
+    for (int t = 0; t < TOKENS; ++t)
+      for (int half = 0; half < 2; ++half) {
+        y[t][half] += even[half] * in[t * m.depth + k];
+        y[t][half] += odd[half] * in[t * m.depth + k + 1];
+      }
+  }
+}
+
+template <int TOKENS, bool FINE>
+inline void block_int8(const Matrix& m, const Input& x, int64_t token, int64_t block, Vector (*y)[2]) {
+  const int8_t* w = static_cast<const int8_t*>(m.data) + block * BLOCK * m.depth;
+  Whole high[TOKENS][2] = {}, low[TOKENS][2] = {};
+  for (int64_t k = 0; k < m.depth; k += 4, w += 4 * BLOCK) {
+    const Whole value[2] = {raw(w), raw(w + 64)};
+    for (int t = 0; t < TOKENS; ++t)
+      for (int half = 0; half < 2; ++half) {
+        high[t][half] = bytes(high[t][half], four(&x.high[(token + t) * m.depth + k]), value[half]);
+        if (FINE) low[t][half] = bytes(low[t][half], four(&x.low[(token + t) * m.depth + k]), value[half]);
+      }
+  }
+  for (int half = 0; half < 2; ++half) {
+    const int64_t row = block * BLOCK + half * WIDTH;
+    for (int t = 0; t < TOKENS; ++t) {
+      const Vector upper = floats(high[t][half] - 128 * load(m.sums + row));
+      y[t][half] = (FINE ? upper * 256.f + floats(low[t][half]) : upper) * load(m.scales + row) * x.scales[token + t];
+    }
+  }
+}
+
+template <int TOKENS, bool FINE>
+inline void block_int4(const Matrix& m, const Input& x, int64_t token, int64_t block, Vector (*y)[2]) {
+  const int64_t groups = m.depth / GROUP;
+  const uint8_t* w = static_cast<const uint8_t*>(m.data) + block * BLOCK * m.depth / 2;
+  const float* scale = m.scales + block * groups * BLOCK;
+  const Whole lower = Whole{} + 0x0f0f0f0f;
+  for (int64_t group = 0; group < groups; ++group, scale += BLOCK) {
+    Whole high[TOKENS][2] = {}, low[TOKENS][2] = {};
+    for (int64_t part = 0; part < 4; ++part, w += 128)
+      for (int half = 0; half < 2; ++half) {
+        const Whole value = raw(w + half * 64), first = value & lower, second = (value >> 4) & lower;
+        for (int t = 0; t < TOKENS; ++t) {
+          const int64_t at = (token + t) * m.depth + group * GROUP + part * 4;
+          high[t][half] = bytes(bytes(high[t][half], first, four(&x.high[at])), second, four(&x.high[at + 16]));
+          if (FINE) low[t][half] = bytes(bytes(low[t][half], first, four(&x.low[at])), second, four(&x.low[at + 16]));
+        }
+      }
+    for (int t = 0; t < TOKENS; ++t)
+      for (int half = 0; half < 2; ++half) {
+        const Whole sum = FINE ? (high[t][half] << 8) + low[t][half] : high[t][half];
+        y[t][half] += load(scale + half * WIDTH) * floats(sum - 8 * x.groups[(token + t) * groups + group]);
+      }
+  }
+  for (int t = 0; t < TOKENS; ++t)
+    for (int half = 0; half < 2; ++half) y[t][half] *= x.scales[token + t];
+}
+
+template <int TOKENS, typename Put>
+inline void block_of(const Matrix& m, const Input& x, bool fine, int64_t token, int64_t block, Put put) {
+  Vector y[TOKENS][2] = {};
+  if (m.kind == FLOAT32) block_float32<TOKENS>(m, x, token, block, y);
+  if (m.kind == BFLOAT16) block_bfloat16<TOKENS>(m, x, token, block, y);
+  if (m.kind == INT8) fine ? block_int8<TOKENS, true>(m, x, token, block, y) : block_int8<TOKENS, false>(m, x, token, block, y);
+  if (m.kind == INT4) fine ? block_int4<TOKENS, true>(m, x, token, block, y) : block_int4<TOKENS, false>(m, x, token, block, y);
+  for (int t = 0; t < TOKENS; ++t)
+    for (int half = 0; half < 2; ++half) put(token + t, block * BLOCK + half * WIDTH, y[t][half]);
+}
+
+// y = W x for blocks [first, last): put(token, row, sixteen sums). A block stays in a cache for all tokens.
+template <typename Put>
+inline void product(const Matrix& m, const Input& x, bool fine, int64_t tokens, int64_t first, int64_t last, Put put) {
+  for (int64_t block = first; block < last; ++block) {
+    int64_t token = 0;
+    for (; token + 6 <= tokens; token += 6) block_of<6>(m, x, fine, token, block, put);
+    for (; token + 3 <= tokens; token += 3) block_of<3>(m, x, fine, token, block, put);
+    for (; token < tokens; ++token) block_of<1>(m, x, fine, token, block, put);
+  }
+}

@@ -1,0 +1,103 @@
+// Threads that go through the passes of a step together: they spin for a moment at each barrier, and sleep between steps.
+
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+class Team {
+ public:
+  explicit Team(int64_t size) : size(size) {
+    for (int64_t number = 1; number < size; ++number) others.emplace_back([this, number] { follow(number); });
+  }
+
+  ~Team() {
+    ended = true;
+    order();
+    for (auto& other : others) other.join();
+  }
+
+  // Run work(number) on every thread, this one being 0; returns when all have ended.
+  template <typename Work>
+  void run(Work&& work) {
+    call = [](void* what, int64_t number) { (*static_cast<Work*>(what))(number); };
+    context = &work;
+    left = size;
+    order();
+    work(0);
+    left.fetch_sub(1, std::memory_order_acq_rel);
+    wait([&] { return !left.load(std::memory_order_acquire); });
+  }
+
+  // Wait for all threads. What they wrote before it can be read after it, and jobs are counted from 0 again.
+  void meet() {
+    const int64_t round = rounds.load(std::memory_order_acquire);
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 < size) {
+      wait([&] { return rounds.load(std::memory_order_acquire) != round; });
+      return;
+    }
+    arrived.store(0, std::memory_order_relaxed);
+    next.store(0, std::memory_order_relaxed);
+    rounds.store(round + 1, std::memory_order_release);
+  }
+
+  // The next job of this pass: whoever is free takes it, so that a thread that is held up does not hold up the others.
+  int64_t take() { return next.fetch_add(1, std::memory_order_relaxed); }
+
+  const int64_t size;
+
+ private:
+  static constexpr int64_t PATIENCE = 4096, IDLE = 40000;  // spins: some 0.05 ms at a barrier, 0.5 ms between steps
+
+  template <typename Condition>
+  static bool spin(int64_t tries, Condition met) {
+    for (int64_t n = 0; n < tries; ++n) {
+      if (met()) return true;
+#if defined(__x86_64__)
+      _mm_pause();
+#endif
+    }
+    return met();
+  }
+
+  // A core that a neighbour needs is given away instead of spinning on it.
+  template <typename Condition>
+  static void wait(Condition met) {
+    while (!spin(PATIENCE, met)) std::this_thread::yield();
+  }
+
+  void order() {
+    {
+      std::lock_guard<std::mutex> hold(lock);
+      orders.fetch_add(1, std::memory_order_release);
+    }
+    wake.notify_all();
+  }
+
+  void follow(int64_t number) {
+    for (int64_t seen = 0;; ++seen) {
+      const auto fresh = [&] { return orders.load(std::memory_order_acquire) != seen; };
+      if (!spin(IDLE, fresh)) {
+        std::unique_lock<std::mutex> hold(lock);
+        wake.wait(hold, fresh);
+      }
+      if (ended) return;
+      call(context, number);
+      left.fetch_sub(1, std::memory_order_acq_rel);
+    }
+  }
+
+  std::vector<std::thread> others;
+  std::mutex lock;
+  std::condition_variable wake;
+  std::atomic<int64_t> orders{0}, left{0}, arrived{0}, rounds{0}, next{0};
+  std::atomic<bool> ended{false};
+  void (*call)(void*, int64_t) = nullptr;
+  void* context = nullptr;
+};

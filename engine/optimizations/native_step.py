@@ -1,0 +1,76 @@
+"""The whole decode step as one call of a compiled library."""
+
+from typing import Any, ClassVar
+
+from engine.optimizations import Optimization
+from engine.plan import Plan
+
+FAMILY = ("llama", "mistral", "qwen2", "qwen3")
+"""Architectures whose layers the step knows."""
+WIDTH, ROWS = 16, 32
+"""Numbers in a vector, and those that share a scale: the shapes of a model must be multiples."""
+
+
+class NativeStep(Optimization):
+    """Read every weight once, in one call, instead of launching a thousand operators from Python.
+
+    A step of a small model is a thousand operators, and each waits for the interpreter, for memory and for all
+    threads. Here the whole pass, from the token to its logits, is one C++ function compiled for this very
+    processor: weights are packed in the order in which they are read, sums stay in registers, and threads share
+    the rows of each product and meet at a barrier. It helps most at batch 1 on a processor. It knows the Llama
+    family and one request at a time, and needs a compiler. 16-bit weights are multiplied in 32 bits.
+    Source: llama2.c (Karpathy 2023); Intel, VNNI instructions.
+    """
+
+    title: ClassVar[str] = "Native step"
+    group: ClassVar[str] = "fusion"
+    moves: ClassVar[dict[str, str]] = {"tpot_ms": "down"}
+    reasons: ClassVar[dict[str, str]] = {
+        "faster": "one compiled call reads each weight once, where a thousand operators were launched",
+        "slower": "the library's products are better than the native ones for so many tokens at once",
+        "same": "the library reads the weights as fast as the native step does",
+    }
+
+    @classmethod
+    def unavailable(cls, machine: Any, model: Any = None) -> str | None:
+        if not machine.compiler:
+            return "The native step is compiled for this processor and needs a C++ compiler (g++): install g++."
+        if model and model.model_type not in FAMILY:
+            return f"The native step knows the layers of {', '.join(FAMILY)}, not of {model.model_type}."
+        if model and model.quantized:
+            return f"This checkpoint comes quantized ({model.quantized}), and the native step packs plain weights."
+        if model and (model.head_dim % WIDTH or model.hidden % ROWS or model.feed_forward % ROWS):
+            return (
+                f"The native step works on {WIDTH} numbers at a time, and this model's shapes are no multiples of it."
+            )
+        if model and model.sliding:
+            return "The native step keeps all keys and values, and layers of this model have a sliding window."
+        return None
+
+    def on_transformers(self, plan: Plan) -> None:
+        plan.native = True
+        plan.expected["native"] = True
+
+    def settle(self, plan: Plan) -> str | None:
+        name = "The native step"
+        clashes = (
+            (plan.device != "cpu", f"{name} is written for processors: set the device to cpu, or switch it off."),
+            (plan.batch > 1, f"{name} reads one request at a time: switch static batching off, or the native step."),
+            (bool(plan.continuous), f"{name} reads one request at a time: switch continuous batching off, or it."),
+            (plan.cache == "off", f"{name} writes into a KV cache of its own: set the KV cache to static."),
+            (bool(plan.window or plan.kv_bits), f"{name} keeps all keys and values as they are: switch one off."),
+            (bool(plan.prefix), f"{name} does not know kept prefixes: switch prefix reuse off, or the native step."),
+            (bool(plan.compile), f"{name} is compiled already: switch the compiled step off, or the native one."),
+            (plan.merged or plan.kernels, f"{name} takes the place of merged and fused layers: switch those off."),
+            (bool(plan.quantization), f"{name} packs its own weights: switch the other quantization off."),
+            (plan.tensor_parallel > 1, f"{name} needs the whole model in one process: switch one of the two off."),
+            ((plan.speculation or {}).get("kind") == "early_exit", f"{name} cannot end early: switch one off."),
+            (plan.attention != "sdpa" or bool(plan.sdpa), f"{name} has an attention of its own: set it to auto."),
+        )
+        if sentence := next((sentence for clash, sentence in clashes if clash), None):
+            return sentence
+        plan.cache = "static"
+        return None
+
+    def badge(self) -> str:
+        return "native step"

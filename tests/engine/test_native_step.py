@@ -1,0 +1,70 @@
+"""The native step computes what the modules compute: logits, tokens, whatever is taken back, on any number of threads."""
+
+import pytest
+import torch
+
+from engine.decode.native import Native
+from engine.kernels.packed import Matrix
+from engine.plan import Plan
+from tests.engine.tiny_models import tiny
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+SHAPE = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+LENGTH = 160
+
+
+def pair(kind: str, threads: int = 2, **knobs):
+    """A tiny model, and the native stepper over its packed weights."""
+    model = tiny(kind, **SHAPE).float().eval()
+    whole = tiny(kind, **SHAPE).float().eval()
+    whole.load_state_dict(model.state_dict())
+    plan = Plan("transformers", "m", native=True, threads=threads, **knobs)
+    return whole, Native(model, plan).stepper(model, LENGTH)
+
+
+def ids(tokens: int) -> torch.Tensor:
+    return torch.randint(0, 250, (1, tokens), generator=torch.Generator().manual_seed(tokens))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_logits_are_those_of_the_modules(kind, threads):
+    """A prompt longer than what is read at once, then one token, then several, then again after some were taken back."""
+    model, stepper = pair(kind, threads)
+    text = ids(150)
+    wanted = model(text).logits
+    torch.testing.assert_close(stepper.prefill(text[:, :130]), wanted[:, 129:130], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(stepper.step(text[:, 130:131]), wanted[:, 130:131], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(stepper.step(text[:, 131:140]), wanted[:, 131:140], rtol=1e-3, atol=1e-4)
+    stepper.rollback(7)
+    torch.testing.assert_close(stepper.step(text[:, 133:150]), wanted[:, 133:150], rtol=1e-3, atol=1e-4)
+    assert stepper.length == 150 and stepper.kv_bytes() == 2 * 2 * 2 * LENGTH * 16 * 4
+
+
+@torch.inference_mode()
+def test_a_wrong_rollback_would_be_seen():
+    model, stepper = pair("llama")
+    text = ids(20)
+    stepper.prefill(text[:, :10])
+    stepper.rollback(1)
+    assert not torch.allclose(stepper.step(text[:, 10:11]), model(text).logits[:, 10:11], atol=1e-3)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("packed", "most"),
+    [({"kind": "int8", "inputs": 16}, 0.02), ({"kind": "int8", "inputs": 8}, 0.05),
+     ({"kind": "int4", "inputs": 16}, 0.25), ({"kind": "int4", "inputs": 8}, 0.3)],
+)  # fmt: skip
+def test_packed_integers_lose_as_much_as_they_may(packed, most):
+    model, stepper = pair("llama", packed=packed)
+    text = ids(40)
+    wanted, found = model(text).logits, stepper.step(text)
+    assert (found - wanted).norm() < most * wanted.norm()
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_a_packed_matrix_is_as_large_as_is_said(kind):
+    matrix = Matrix(torch.randn(70, 64), kind)
+    assert matrix.rows == 96 and matrix.bytes() == {"int8": 96 * 64 + 8 * 96, "int4": 96 * 32 + 4 * 96 * 2}[kind]
