@@ -7,6 +7,7 @@ from engine.spec import Experiment
 from tests.bench.measuring import PROMPT, faults, heading, line, measure, middle, ratio
 
 BFLOAT16 = {"precision": {"dtype": "bfloat16"}}
+NATIVE = {"native_step": {}}
 AUTOTUNED = {"torch_compile": {"mode": "max-autotune"}}
 REPEAT = f"Repeat this text word for word:\n{PROMPT}"
 SHORT = {"prompts": [PROMPT], "max_new_tokens": 64, "chat": False}
@@ -25,6 +26,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "compiled, autotuned, bfloat16 against float32": (SHORT, {}, {**BFLOAT16, **AUTOTUNED}),
     "compiled, autotuned, bfloat16 + prompt lookup against float32, text to copy": (
         COPY, {}, {**BFLOAT16, **AUTOTUNED, "prompt_lookup": {"guesses": 10}},
+    ),
+    "native, float32 (lossless)": (SHORT, {}, NATIVE),
+    "native, bfloat16": (SHORT, BFLOAT16, {**BFLOAT16, **NATIVE}),
+    "native, int8 against float32": (SHORT, {}, {**NATIVE, "packed_weights": {}}),
+    "native, int8 times 8 bits against float32": (SHORT, {}, {**NATIVE, "packed_weights": {"inputs": "8"}}),
+    "native, int4 against float32": (SHORT, {}, {**NATIVE, "packed_weights": {"kind": "int4"}}),
+    "native, int8 + prompt lookup against float32, text to copy": (
+        COPY, {}, {**NATIVE, "packed_weights": {}, "prompt_lookup": {"guesses": 10}},
     ),
 }  # fmt: skip
 """Name: the workload, what generate has switched on, and what our loop has."""
