@@ -217,7 +217,11 @@ class ModuleSession(Loaded):
         if not isinstance(self.stepper, Stepper):
             return {}
         if self.native:
-            return {"kv": self.native.footprint(self.architecture), "quantization": self.native.quantization()}
+            return {
+                "kv": self.native.footprint(self.architecture),
+                "quantization": self.native.quantization(),
+                "stored": self.native.stored(),
+            }
         cache = getattr(self.stepper, "cache", None)
         return {
             "kv": footprint(cache, self.architecture, self.stepper.length),

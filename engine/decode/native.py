@@ -61,6 +61,10 @@ class Native:
             self.decoder = Decoder(self.weights, length, self.threads, self.fine)
         return NativeStepper(model, self.decoder)
 
+    def stored(self) -> str:
+        """What the layers' weights are kept in."""
+        return self.weights.layers[0]["qkv"].kind
+
     def quantization(self) -> dict[str, Any] | None:
         """How the packed matrices lie in memory, counted in them; None where they are plain numbers."""
         matrices = list(self.weights.matrices())

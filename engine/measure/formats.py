@@ -50,6 +50,8 @@ def found(plan: Plan, shape: Architecture, effective: dict[str, Any]) -> Formats
     dtype = effective.get("dtype")
     if dtype in PLAIN and dtype != plan.dtype:
         asked = formats(replace(plan, dtype=dtype), shape)
+    if (stored := effective.get("stored")) in PLAIN:
+        asked = replace(asked, weight=PLAIN[stored], plain=PLAIN[stored])
     came = effective.get("quantization") or {}
     if plan.quantization or not came or came["kind"].startswith("none"):
         return asked

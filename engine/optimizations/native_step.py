@@ -15,11 +15,10 @@ class NativeStep(Optimization):
     """Read every weight once, in one call, instead of launching a thousand operators from Python.
 
     A step of a small model is a thousand operators, and each waits for the interpreter, for memory and for all
-    threads. Here the whole pass, from the token to its logits, is one C++ function compiled for this very
-    processor: weights are packed in the order in which they are read, sums stay in registers, and threads share
-    the rows of each product and meet at a barrier. It helps most at batch 1 on a processor. It knows the Llama
-    family and one request at a time, and needs a compiler. 16-bit weights are multiplied in 32 bits.
-    Source: llama2.c (Karpathy 2023); Intel, VNNI instructions.
+    threads. Here the whole pass is one C++ function compiled for this very processor: weights are packed in the
+    order in which they are read, and threads share the rows of each product. It helps most at batch 1 on a
+    processor; it knows the Llama family and one request at a time. Sums are taken in 32 bits, and 32-bit weights
+    that fit into 16 are kept so: nothing is lost. Source: llama2.c (Karpathy 2023).
     """
 
     title: ClassVar[str] = "Native step"

@@ -106,6 +106,11 @@ ONE_BY_ONE = patched(modules.ModuleSession, "serve", lambda real: lambda self, p
                      real(self, replace(plan, continuous=None), *rest))  # fmt: skip
 DRAFT_IN_FULL = patched(drafting, "replace", lambda real: lambda plan, **_: plan)
 
+UNPACKED = patched(
+    modules.ModuleSession,
+    "change",
+    lambda change: lambda self, plan, model: change(self, replace(plan, native=False), model),
+)
 PLANTS: list[tuple[str, str, dict[str, Any], Callable]] = [
     ("dtype", "bfloat16 loaded as float32", {"precision": {"dtype": "bfloat16"}}, loaded_as(dtype="float32")),
     ("attention", "eager loaded as sdpa", {"attention": {"kernel": "eager"}}, loaded_as(attention="sdpa")),
@@ -137,6 +142,7 @@ PLANTS: list[tuple[str, str, dict[str, Any], Callable]] = [
     ("compiled", "run eagerly", {"torch_compile": {}}, compiled_as(lambda model: model.forward)),
     ("compiled", "graph broken in two", {"torch_compile": {}}, compiled_as(in_pieces)),
     ("merged", "not merged", {"merged_projections": {}}, UNMERGED),
+    ("native", "modules instead of one call", {"native_step": {}}, UNPACKED),
     ("prefix", "prompts read in full", {"prefix_reuse": {"least": 4}}, UNREAD_PREFIX),
     ("threads", "threads not set", {"threads": {"count": 2}}, ONE_THREAD),
 ]  # fmt: skip
