@@ -10,6 +10,11 @@ export function worded(lesson, guess) {
   return lesson.unit === "%" ? `${Math.round(guess)} %` : `${guess.toFixed(2).replace(/0$/, "")}${lesson.unit}`;
 }
 
+function answers(lesson) {
+  if (lesson.choices.length) return `${lesson.choices.map((word) => WORDS[word]).join(", ")}?`;
+  return `A number from ${worded(lesson, lesson.low)} to ${worded(lesson, lesson.high)}`;
+}
+
 export class Asking {
   // `commit(guess)` is called once the reader has chosen and pressed the button named `label`.
   constructor(lesson, label, commit) {
@@ -17,7 +22,8 @@ export class Asking {
     this.button = make("button", { type: "button", class: "primary", "data-action": "commit", onclick: () => commit(this.guess) });
     this.answer = lesson.choices.length ? this.words() : this.slider();
     this.problem = make("p", { class: "problem", role: "alert", hidden: true });
-    this.box = make("div", { class: "asking" }, this.answer, make("div", { class: "go" }, this.button, this.problem));
+    this.range = make("p", { class: "range", hidden: true }, answers(lesson));
+    this.box = make("div", { class: "asking" }, this.answer, this.range, make("div", { class: "go" }, this.button, this.problem));
     this.choose(null);
   }
 
@@ -64,6 +70,7 @@ export class Asking {
   // Too late, or not for this reader: only the question stays.
   close() {
     this.answer.disabled = this.button.hidden = true;
+    this.range.hidden = false;
     this.box.dataset.closed = "";
   }
 

@@ -15,7 +15,8 @@ export function scale(lesson, told, guesses) {
   const marks = lesson.choices.length ? [] : [...guesses.filter((one) => !one.own), ...(own ? [own] : [])].map((one) => axis.guess(one));
   const head = make("div", { class: "measured-row" }, ...axis.measured(told));
   const line = make("div", { class: "line" }, ...bands, ...axis.interval(told), ...marks.map(({ dot }) => dot));
-  const foot = make("div", { class: "guess-row" }, ...marks.map(({ label }) => label).filter(Boolean));
+  const labels = own && lesson.choices.length ? [axis.word(own)] : marks.map(({ label }) => label).filter(Boolean);
+  const foot = make("div", { class: "guess-row" }, ...labels);
   const numbers = make("div", { class: "numbers" }, ...axis.numbers());
   return make("div", { class: "scale", role: "img", "aria-label": spoken(lesson, told, own, guesses) }, head, line, numbers, foot);
 }
@@ -66,14 +67,24 @@ class Axis {
     return { dot, label: own ? this.label("you", guess, `Your guess ${worded(this.lesson, guess)}`) : null };
   }
 
-  // The part of the axis that a word means, and how many said it.
+  ends(word) {
+    return { slower: [this.low, 1 - SAME], same: [1 - SAME, 1 + SAME], faster: [1 + SAME, this.high] }[word];
+  }
+
+  // The part of the axis that a word means, and how many said it. That of "same" is too narrow for its name.
   band(word, guesses) {
-    const [from, to] = { slower: [this.low, 1 - SAME], same: [1 - SAME, 1 + SAME], faster: [1 + SAME, this.high] }[word];
+    const [from, to] = this.ends(word);
     const said = guesses.filter((one) => one.guess === word);
     const own = said.some((one) => one.own);
-    const name = worded(this.lesson, word);
-    const text = own && guesses.length === 1 ? `Your guess: ${name}` : said.length ? `${name}: ${said.length}` : name;
+    const name = word === "same" ? "" : worded(this.lesson, word);
+    const text = [name, guesses.length > 1 && said.length ? said.length : ""].filter(Boolean).join(": ");
     const style = `left: ${this.place(from)}%; width: ${this.place(to) - this.place(from)}%`;
-    return make("span", { class: own ? "band own" : "band", "data-word": word, style }, make("em", {}, text));
+    return make("span", { class: own ? "band own" : "band", "data-word": word, title: `${worded(this.lesson, word)}: ${said.length}`, style }, make("em", {}, text));
+  }
+
+  // The reader's word, below the part that it means.
+  word(own) {
+    const [from, to] = this.ends(own.guess);
+    return this.label("you", (from + to) / 2, `Your guess: ${worded(this.lesson, own.guess)}`);
   }
 }
