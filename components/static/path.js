@@ -85,7 +85,7 @@ class Path {
     const { title, family } = this.lessons[name];
     const state = this.done(name) ? "done" : this.running(name) ? "running" : "new";
     const told = this.kept[name]?.told;
-    const came = state === "done" ? `${told.right === null ? "Open" : told.right ? "Right" : "Surprised"}: it is ${worded(this.lessons[name], told.value)}` : state === "running" ? "Running" : family;
+    const came = state === "done" ? `${told.right === null ? "Undecided" : told.right ? "Right" : "Surprised"}: it is ${worded(this.lessons[name], told.value)}` : state === "running" ? "Running" : family;
     const mark = make("i", { "aria-hidden": "true" }, state === "done" ? "✓" : String(number));
     const words = make("span", {}, make("b", {}, title), make("small", {}, came));
     const current = name === this.name ? "step" : null;
