@@ -42,8 +42,7 @@ EXAMPLES = {
 def editor(start: Experiment) -> dict[str, Component]:
     """Build the controls inside the current block, keyed by address."""
     made: dict[str, Component] = {}
-    own = {"allow_custom_value": not public()}
-    made["model"] = gr.Dropdown(choices(), value=start.model, label="Model", elem_id="model", **own)
+    made["model"] = gr.Dropdown(choices(), value=start.model, label="Model", allow_custom_value=True, elem_id="model")
     made["workload.prompts"] = gr.Textbox(
         joined(start), label="Prompt", lines=3, max_lines=6, elem_id="prompt",
         placeholder=f"What every lane is asked. Several prompts: a line {BREAK} between them.",
@@ -123,7 +122,10 @@ def about(model: str) -> str:
     """One line of HTML on the chosen model."""
     known = MODELS.get(model.removeprefix(RANDOM))
     if not known:
-        return "<p>A hub id (owner/name) or a folder on this machine.</p>"
+        other = (
+            "No model of this server's catalogue." if public() else "A hub id (owner/name) or a folder on this machine."
+        )
+        return f"<p>{other}</p>"
     facts = [f"{_size(known.parameters)} parameters", known.licence, f"context {known.context:,}"]
     facts += ["gated: the hub asks for an account"] if known.gated else []
     text = NOISE if model.startswith(RANDOM) else " · ".join(facts)

@@ -189,11 +189,12 @@ class Studies:
             del self.active[id]
         self.active[study.id] = study
         self._save(lambda: self.table.set_state(study.id, "running", ""))
-        work = (copy_context().run, (self._conduct, study))
-        threading.Thread(target=work[0], args=work[1], name=f"study {study.id[:8]}", daemon=True).start()
+        run, given = copy_context().run, (self._conduct, study)  # a GPU that is lent is lent to whoever began it
+        threading.Thread(target=run, args=given, name=f"study {study.id[:8]}", daemon=True).start()
 
     def _conduct(self, study: Active) -> None:
-        workers = [threading.Thread(target=self._work, args=(study,), daemon=True) for _ in range(study.place.width)]
+        works = [(copy_context().run, (self._work, study)) for _ in range(study.place.width)]
+        workers = [threading.Thread(target=run, args=given, daemon=True) for run, given in works]
         for worker in workers:
             worker.start()
         for worker in workers:

@@ -7,7 +7,7 @@ import signal
 import pytest
 from gradio_client import Client
 
-from tests.page.site import ROOT, start
+from tests.page.site import ROOT, shot, start
 from tests.page.test_programs import EXPERIMENT, asked
 
 
@@ -34,3 +34,21 @@ def test_a_launched_page_serves_everything_and_lends_the_gpu_to_its_visitor(spac
         assert asked(site, path)[0] == 200
     started = json.loads(asked(site, "/pitlane/experiments", json.dumps(EXPERIMENT).encode())[1])
     assert len(asked(site, started["events"])[1].splitlines()) > 10
+
+
+@pytest.mark.browser
+def test_who_presses_run_is_lent_the_gpu(space, chromium):
+    site, notes = space
+    page = chromium.new_page(viewport={"width": 1440, "height": 900})
+    page.goto(site.url)
+    page.wait_for_selector("#run:not([disabled])")
+    page.click("#preset-demo-without-a-model")
+    page.wait_for_selector(".stage .lane .badge.simulated")
+    page.fill("#tokens input", "12")
+    page.click('#rounds label:has(input[value="1"])')
+    page.click("#run")
+    page.wait_for_selector(".stage[data-state=done]")
+    assert "Measured on a shared slice of a GPU" in page.inner_text(".verdict")
+    assert "Request" in notes()[-1]["who"]
+    shot(page, "zero")
+    page.close()
