@@ -133,6 +133,7 @@ def result(metric: str, ratio: float | None, word: str = "faster", pairs: int = 
         "over": "A",
         "ratio": ratio,
         "word": word,
+        "pairs": pairs,
         "sentence": "So it is.",
         **bounds,
     }

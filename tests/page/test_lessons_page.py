@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.page.site import shot
+from tests.page.test_accessibility import faults
 
 pytestmark = pytest.mark.browser
 
@@ -43,6 +44,7 @@ def test_a_lesson_goes_from_prediction_to_reveal_and_on_to_the_race(visit):
     assert 0 < guessed < measured < 100 and page.locator(".path .scale .interval").count() == 1
     assert page.text_content(".path .count") == "1 of 14 done"
     assert page.get_attribute("body", "data-race") != "done", "the race's own stage is untouched"
+    assert faults(page) == []
     shot(page, "lesson")
     page.click(".reveal [data-further='0']")
     page.wait_for_selector("#message:has-text('twice as many tokens')")

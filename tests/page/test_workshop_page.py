@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.page.site import Site, shot, start
+from tests.page.test_accessibility import faults
 
 pytestmark = pytest.mark.browser
 
@@ -69,6 +70,7 @@ def test_a_presenter_and_two_participants_do_a_lesson(visit, links):
     assert ada.locator(".workshop .board tbody tr").first.inner_text().startswith("Ada (you)")
     assert "You said 2.0×" in ada.text_content(".reveal .said")
     assert "too low" in other.text_content(".reveal .said")
+    assert faults(ada) == [] and faults(leader) == []
     shot(ada, "workshop")
     shot(leader, "workshop-presenter")
     ada.reload()
