@@ -124,9 +124,9 @@ def build(jobs: Jobs, workshop: Workshop | None = None) -> FastAPI:
     return gr.mount_gradio_app(FastAPI(**around(page, jobs)), page.build(), path="/", **manner())
 
 
-def launch(jobs: Jobs, host: str, port: int) -> None:
+def launch(jobs: Jobs, host: str, port: int, workshop: Workshop | None = None) -> None:
     """The same by Gradio's own server: on ZeroGPU the package `spaces` lends no GPU to a page that is not launched."""
-    page = Page(jobs)
+    page = Page(jobs, workshop)
     served = {"server_name": host, "server_port": port, "share": False, "quiet": True}
     page.build().launch(app_kwargs=around(page, jobs), **served, **manner())
 
@@ -152,7 +152,7 @@ def main() -> None:
     if workshop:
         print(workshop.links(asked.host, asked.port), flush=True)
     if machine().zero_gpu:
-        launch(jobs, asked.host, asked.port)
+        launch(jobs, asked.host, asked.port, workshop)
         return
     app = build(jobs, workshop)
     uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning", timeout_graceful_shutdown=3)
