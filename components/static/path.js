@@ -78,7 +78,11 @@ class Path {
     const done = names.filter((name) => this.done(name)).length;
     this.count.textContent = `${done} of ${names.length} done`;
     this.root.dataset.done = done;
+    const focused = this.list.contains(document.activeElement) && document.activeElement.dataset.lesson;
     this.list.replaceChildren(...names.map((name, place) => this.step(name, place + 1)));
+    if (focused) this.list.querySelector(`[data-lesson="${focused}"]`).focus({ preventScroll: true });
+    const open = this.list.querySelector("[aria-current]");
+    if (open) this.list.scrollLeft = open.parentNode.offsetLeft - 40; // on a narrow screen the path is a row
   }
 
   step(name, number) {

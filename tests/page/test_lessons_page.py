@@ -119,6 +119,13 @@ def test_the_path_fits_every_screen_and_its_controls_have_names(visit, width):
     page = visit("lessons")
     page.set_viewport_size({"width": width, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    last = page.locator(f".path nav [data-lesson={WORD}]")
+    last.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f".path .lesson[data-lesson={WORD}]")
+    assert last.evaluate("one => one === document.activeElement"), "the keyboard stays where it was"
+    box = last.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width
     unnamed = page.evaluate(
         """[...document.querySelectorAll('.path button, .path input')].filter((one) => one.offsetParent)
         .filter((one) => !(one.ariaLabel || one.labels?.length || one.textContent.trim() || one.title))
