@@ -122,6 +122,7 @@ def test_the_runner_makes_up_for_withdrawn_rounds_up_to_half_as_many(tiny_model,
 @pytest.mark.parametrize(("bytes_", "order"), [(1e6, "ABBA"), (1e15, "AABB")])
 def test_lanes_that_do_not_fit_together_run_one_after_the_other(tiny_model, pool, monkeypatch, bytes_, order):
     monkeypatch.setattr(runner, "needed", lambda plan, workload: bytes_)
+    monkeypatch.setattr(runner, "withdrawn", lambda *_, **__: None)
     monkeypatch.setattr(runner.random, "sample", lambda lanes, count: list(lanes))
     data = {**experiment(2, "AB", chat=False).to_dict(), "model": str(tiny_model), "quality": False}
     ran = [record for record in Run(Experiment.read(data), pool).records() if isinstance(record.event, Finished)]
