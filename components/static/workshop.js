@@ -157,7 +157,7 @@ class Room {
     if (key === this.drawn) return;
     this.drawn = key;
     const lesson = this.lessons[this.state.lesson];
-    const said = mark?.said ?? (told ? (told.value === null ? "Too little was measured." : `Measured: ${worded(lesson, told.value)}.`) : "All guesses are in. Watch the run below.");
+    const said = mark?.said ?? (told ? gist(lesson, told, board) : "All guesses are in. Watch the run below.");
     const parts = [make("p", { class: "said" }, said), scale(lesson, told ?? NOTHING, board)];
     if (told) parts.push(make("p", { class: "evidence" }, told.verdict), make("p", { class: "explanation" }, told.explanation));
     if (told && board.length) parts.push(this.board(lesson, board));
@@ -235,6 +235,13 @@ class Room {
     if (document.activeElement !== this.picker) this.picker.value = lesson ?? "";
     this.queue.textContent = `${queue.runs ? "A run is going on" : "Nothing runs"}, ${queue.waiting} waiting.${queue.held ? " People's own runs are paused." : ""}`;
   }
+}
+
+// For those who did not guess: how the others did.
+function gist(lesson, told, board) {
+  if (told.value === null) return "Too little was measured.";
+  const right = board.filter((row) => row.right).length;
+  return board.length ? `${right} of ${board.length} ${board.length === 1 ? "guess" : "guesses"} came close.` : `Measured: ${worded(lesson, told.value)}.`;
 }
 
 function person({ name, ready }) {

@@ -69,6 +69,7 @@ def test_a_presenter_and_two_participants_do_a_lesson(visit, links):
         page.wait_for_selector(".workshop .stage[data-state=done]")
     assert ada.locator(".workshop .board tbody tr").first.inner_text().startswith("Ada (you)")
     assert "You said 2.0×" in ada.text_content(".reveal .said")
+    assert leader.text_content(".reveal .said") == "1 of 2 guesses came close."
     assert "too low" in other.text_content(".reveal .said")
     assert faults(ada) == [] and faults(leader) == []
     shot(ada, "workshop")
