@@ -126,7 +126,7 @@ class Run:
         order = random.sample(lanes, len(lanes))
         wanted = self.experiment.rounds
         clean = crowded = 0
-        for number in range(wanted + (wanted + 1) // 2):
+        for number in range(wanted + wanted // 2):
             spoiled = loaded = False
             for lane in order:
                 if lane not in self.out and not self.cancelled.is_set():
@@ -138,7 +138,7 @@ class Run:
                         yield record
             order.reverse()
             clean, crowded = clean + (not spoiled), crowded + loaded
-            if clean == wanted or (number + 1 >= wanted > 1 and 2 * crowded > number + 1):
+            if clean == wanted or (number + 1 >= wanted and 2 * crowded > number + 1):
                 return
 
     def _ask(self, lane: int, what: str) -> Iterator[Event]:

@@ -106,7 +106,7 @@ def _apart(model: str, lane: Lane, workload: Workload) -> Tokens:
         assert not isinstance(record.event, Failed), record.event.why
         unmet = getattr(record.event, "effective", {}).get("unmet")
         assert not unmet, unmet
-        if record.round is not None:
+        if record.round == 0:
             collect(record.event, made)
     return made
 
