@@ -26,6 +26,12 @@ class Session:
     def prepare(self, plan: Plan, workload: Any, emit: Emit) -> None:
         """Fetch, load, compile: everything that is paid once. Raises Refusal for bad input."""
 
+    def rewarm(self, plan: Plan, workload: Any, emit: Emit) -> None:
+        """Asked after `prepare` in a worker that was idle: its caches are cold even where it knows every shape.
+
+        The first round of such a run scattered by 5.8 %, the others by 3.8 %.
+        """
+
     def run(self, plan: Plan, workload: Any, emit: Emit) -> None:
         """Generate for the whole workload, emitting Request and Step events. Raises Refusal for bad input."""
         raise AttributeError(f"{type(self).__name__} does not run")

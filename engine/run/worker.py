@@ -169,6 +169,8 @@ class Worker:
         self._open(lane)
         self.session.recheck = lambda shape: self._settled(lane, plan, workload, shape)
         self.session.prepare(plan, workload, self.emit)
+        if self.warm:
+            self.session.rewarm(plan, workload, self.emit)
         self._cost("", time.perf_counter())
 
     def _settled(self, lane: Lane, plan: Plan, workload: Workload, shape: Architecture) -> Plan:
