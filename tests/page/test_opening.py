@@ -28,6 +28,11 @@ def watched(page) -> list[str]:
     return runs
 
 
+def filled(page, tokens: str):
+    """Wait until the form says so: it is filled apart from the stage."""
+    page.wait_for_function(f"document.querySelector('#tokens input').value === '{tokens}'")
+
+
 def test_a_link_opens_a_run_live_and_ended_for_somebody_else(visit, site):
     mine, other = visit(), visit()
     runs = watched(mine)
@@ -35,17 +40,21 @@ def test_a_link_opens_a_run_live_and_ended_for_somebody_else(visit, site):
     run_to(mine, "running")
     other.goto(f"{site.url}/?run={runs[0]}")
     state(other, "running")
-    assert other.input_value("#tokens input") == "2000" and other.is_disabled("#stop")
+    filled(other, "2000")
+    assert other.is_disabled("#stop")
     mine.click("#stop")
     state(other, "stopped")
-    simulated(mine)
-    run_to(mine, "done")
+    mine.wait_for_selector("#run:not([disabled])")
+    mine.fill("#tokens input", "12")
+    run_to(mine, "queued", "running")
+    state(mine, "done")
     link = copied(mine, ".verdict [data-action=link]")
     assert link == f"{site.url}/?run={runs[-1]}" and len(runs[-1]) == 32
     other.goto(link)
     state(other, "done")
     assert other.text_content(".verdict .title") == mine.text_content(".verdict .title")
-    assert other.input_value("#tokens input") == "12" and other.locator(".history [data-run]").count() == 0
+    filled(other, "12")
+    assert other.locator(".history [data-run]").count() == 0
     other.click(".verdict [data-action=again]")
     other.wait_for_selector(".scrub[data-playing=true]")
     state(other, "done")
