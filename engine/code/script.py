@@ -178,6 +178,8 @@ def _beyond(plan: Plan, workload: Workload, made: Script) -> None:
         (plan.prefix, "Prefix reuse: every prompt is read in full."),
         (plan.merged, "Merged projections: the projections stay apart."),
         (plan.kernels, "Fused kernels: the layers run as transformers wrote them."),
+        (plan.native, "The native step: the layers run as transformers wrote them, operator by operator."),
+        (bool(plan.packed), "Packed weights: they stay in the number format that they were loaded in."),
         (plan.graph, "The CUDA graph: each kernel is started by the host."),
         (plan.replicas > 1, f"{plan.replicas} workers: one process answers all requests."),
         (plan.tensor_parallel > 1, f"{plan.tensor_parallel} ranks: the model stays whole."),

@@ -135,6 +135,8 @@ def _execution(plan: Plan, workload: Workload, flags: Flags, beyond: list[str]) 
         flags["data-parallel-size"] = plan.replicas
     said = (
         (plan.attention not in ("sdpa", *ATTENTION) or plan.sdpa, "The choice of torch's own attention operator."),
+        (plan.native, "The native step: vLLM has kernels of its own."),
+        (bool(plan.packed), "Packed weights: vLLM quantizes in formats of its own, such as a checkpoint brings them."),
         (plan.merged or plan.kernels, "vLLM merges projections and fuses kernels always, in its own way."),
         (plan.threads, f"{plan.threads} processor threads: set VLLM_CPU_OMP_THREADS_BIND in the CPU build."),
     )

@@ -135,6 +135,14 @@ def test_a_toggle_is_either_in_the_code_or_in_the_list():
             assert made[form] != plain[form], (form, name)
 
 
+def test_what_needs_another_toggle_is_in_the_list_too():
+    """Packed weights are read by the native step alone."""
+    opts = {"native_step": {}, "packed_weights": {}}
+    for form in FORMS:
+        told = code(experiment({"opts": opts}), "A", form).beyond
+        assert any("Packed weights" in sentence for sentence in told), form
+
+
 def _other(part: type) -> dict[str, Any]:
     """Knobs that are not the defaults, for what is on in every lane."""
     return {"precision": {"dtype": "bfloat16"}, "kv_cache": {"kind": "off"}, "attention": {"kernel": "eager"}}.get(
