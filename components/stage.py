@@ -1,7 +1,7 @@
 """The stage: one live component for text, figures, charts and verdict, drawn by static/stage.js.
 
-It reads logs from an address of its own. As a value that grows every 0.2 s they cost the browser 0.41 of a core, most of
-it spent by Gradio's page on bringing four hundred widgets up to date with every message; so they cost 0.14.
+It reads logs from an address of its own. As a value that grows every 0.2 s they cost the browser 0.41 of a core, most
+of it spent by Gradio's page on bringing four hundred widgets up to date with every message; so they cost 0.14.
 """
 
 import gradio as gr
