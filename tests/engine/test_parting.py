@@ -9,7 +9,6 @@ from engine.event import Judged
 from engine.measure.fate import TIE, fate, fault, parting
 from engine.measure.machine import machine
 from engine.measure.result import result
-from engine.run import pool as pools
 from engine.run.child import Child
 from engine.run.pool import Pool
 from engine.run.runner import Run
@@ -76,12 +75,11 @@ def test_a_tie_that_16_bits_flip_is_no_fault(folder, pool):
     assert lane["text"][equality["request"]][: place["character"]]
 
 
-def test_a_planted_bug_is_a_fault_and_the_verdict_is_withdrawn(folder, monkeypatch):
+def test_a_planted_bug_is_a_fault_and_the_verdict_is_withdrawn(folder):
     def planted(plan, silence):
         return Child(plan.threads, silence, [sys.executable, "-c", PLANTED])
 
-    monkeypatch.setattr(pools, "launch", planted)
-    own = Pool()
+    own = Pool(launch=planted)
     lane, verdict, warning = judged(folder, own, 40, kv_cache={"kind": "static"})
     own.close()
     checked = lane["equality"]["float32"]
