@@ -17,6 +17,9 @@ UNITS = {"times": "×", "percent": "%"}
 NEAR = 0.1
 """A guess within a tenth of what was measured counts as right, as does one within the interval."""
 
+TIMES = {15: "a few seconds", 40: "about half a minute", 65: "about a minute", float("inf"): "one to two minutes"}
+"""What is said of a run that takes so many seconds at most."""
+
 Guess = float | str
 
 
@@ -89,7 +92,8 @@ class Further(Entry):
 class Lesson(Entry):
     """One lesson. It runs `preset`, where that is too long for a lesson with fewer `lanes`, rounds or tokens.
 
-    `seconds` is about how long it took on two cores with the embedded model already loaded once.
+    `seconds` is about how long it took on two cores with the embedded model already loaded once; a reader is told
+    that in words, since on another machine, or a busy one, it is another number.
     """
 
     title: str = Field(min_length=1, max_length=60)
@@ -99,7 +103,7 @@ class Lesson(Entry):
     lanes: tuple[str, ...] = ()
     rounds: int | None = Field(None, ge=MIN_PAIRS)
     max_new_tokens: int | None = Field(None, ge=1)
-    seconds: int = Field(ge=1)
+    seconds: int = Field(ge=1, le=120)
     prediction: Prediction
     explanation: str = Field(min_length=1)
     next: tuple[Further, ...] = Field(min_length=1)
@@ -122,6 +126,11 @@ class Lesson(Entry):
     def simulated(self) -> bool:
         """Whether no model runs in it: a demonstration."""
         return not any(lane.backend.needs_model for lane in presets()[self.preset].lanes.values())
+
+    @property
+    def time(self) -> str:
+        """How long its run takes, as far as that can be said."""
+        return next(words for most, words in TIMES.items() if self.seconds <= most)
 
     def experiment(self) -> Experiment:
         """The race that decides it."""
@@ -179,7 +188,7 @@ class Lesson(Entry):
         metric = METRICS[asked.metric]
         keys = ("ask", "lane", "over", "low", "high", "step")
         return {
-            "title": self.title, "family": self.family, "question": self.question, "seconds": self.seconds,
+            "title": self.title, "family": self.family, "question": self.question, "time": self.time,
             "simulated": self.simulated, "choices": list(asked.choices), "unit": UNITS[asked.unit],
             "metric": metric.title, "definition": metric.definition, **{key: getattr(asked, key) for key in keys},
         }  # fmt: skip

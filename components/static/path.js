@@ -12,8 +12,7 @@ export function mount({ element, props, watch, trigger, base }) {
 }
 
 // What a lesson is about, in one line.
-export function facts({ family, seconds, simulated, metric, definition, lane, over }) {
-  const time = seconds < 50 ? `about ${seconds} s` : seconds < 90 ? "about a minute" : `about ${Math.round(seconds / 60)} minutes`;
+export function facts({ family, time, simulated, metric, definition, lane, over }) {
   const decided = make("abbr", { title: definition, tabindex: "0" }, metric);
   const label = simulated ? make("span", { class: "badge simulated" }, "simulated") : null;
   return make("p", { class: "facts" }, label, make("span", {}, family), make("span", {}, `${time} on two cores`), make("span", {}, "decided by ", decided, `, lane ${lane} against ${over}`));

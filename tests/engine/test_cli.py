@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from engine.lessons import lessons
 from engine.presets import presets
 from engine.registry import optimizations
 from tests.engine.processes import python
@@ -77,7 +78,7 @@ def test_an_unknown_model_is_refused_with_what_exists(engine):
     assert done.returncode == 2 and "smollm2-135m" in done.stderr
 
 
-@pytest.mark.parametrize("listing", ["models", "optimizations", "machine", "presets", "history"])
+@pytest.mark.parametrize("listing", ["models", "optimizations", "machine", "presets", "history", "lessons"])
 def test_every_listing_reads_and_has_json(engine, listing):
     assert engine(listing).returncode == 0
     data = json.loads(engine(listing, "--json").stdout)
@@ -86,6 +87,19 @@ def test_every_listing_reads_and_has_json(engine, listing):
         assert all(row["lesson"] and row["title"] for row in data)
     if listing == "presets":
         assert [row["name"] for row in data] == list(presets())
+    if listing == "lessons":
+        assert [row["name"] for row in data] == list(lessons())
+
+
+def test_a_lesson_is_printed_whole_and_an_unknown_one_is_refused(engine):
+    name, one = next(iter(lessons().items()))
+    said = " ".join(engine("lessons", name).stdout.split())
+    assert all(text in said for text in (one.question, one.explanation, *(step.say for step in one.next)))
+    assert f"python -m engine run {one.preset}" in said
+    assert "faster, same, slower" in engine("lessons", "when-does-a-guess-cost").stdout
+    assert json.loads(engine("lessons", "when-does-a-guess-cost", "--json").stdout)["choices"]
+    refused = engine("lessons", "no-such-lesson")
+    assert refused.returncode == 2 and "when-is-a-guess-free" in refused.stderr
 
 
 @pytest.mark.model
