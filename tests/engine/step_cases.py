@@ -1,0 +1,120 @@
+"""The kernels of a whole decode step against plain float64; run as a program, so that the interpreter can be chosen."""
+
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from engine.kernels import decode_attention as kernel
+from engine.kernels.decode_attention import Parts, decode_attention, workspace
+from engine.kernels.rope import HeadNorm
+
+DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape of the attention: `place` columns are in the cache, `pads` of them unseen in each row."""
+
+    group: int
+    size: int
+    tokens: int
+    place: int
+    pads: tuple[int, ...] = (0,)
+    kv_heads: int = 2
+    normed: bool = False
+    length: int = 96
+
+    def __call__(self, dtype: torch.dtype, room: Parts | None = None) -> Parts:
+        rows, heads = len(self.pads), self.group * self.kv_heads
+        qkv = torch.randn(rows, self.tokens, (heads + 2 * self.kv_heads) * self.size, device=DEVICE).to(dtype)
+        cache = torch.randn(2, rows, self.kv_heads, self.length, self.size, device=DEVICE).to(dtype)
+        for row, pad in enumerate(self.pads):
+            cache[:, row, :, :pad] = torch.nan
+        cache[:, :, :, self.place :] = torch.nan  # never to be read
+        turns = torch.rand(self.length, self.size // 2, device=DEVICE) * 6
+        norm = HeadNorm(*(torch.randn(self.size, device=DEVICE).to(dtype) for _ in range(2)), 1e-6)
+        norm = norm if self.normed else None
+        pads = torch.tensor(self.pads, device=DEVICE)
+        wanted, after = plain(self, qkv, turns, cache, norm)
+        sizes = rows, self.tokens, heads, self.kv_heads, self.size, self.length, DEVICE
+        room = room or workspace(*sizes)
+        keys, values = cache.clone()
+        angles, place = (turns.cos(), turns.sin()), torch.tensor([self.place], device=DEVICE)
+        found = decode_attention(qkv, angles, (keys, values), place, pads, room, norm=norm)
+        close(f"{self} {dtype}", found, wanted)
+        for name, one, then, was in zip(("keys", "values"), (keys, values), after, cache, strict=True):
+            span = slice(self.place, self.place + self.tokens)
+            close(f"{name} of {self}", one[:, :, span], then)
+            one[:, :, span] = was[:, :, span]
+            assert torch.equal(one.nan_to_num(7e3), was.nan_to_num(7e3)), f"{self} touches other {name}"
+        assert not room.arrived.any(), "the counters are zero again"
+        return room
+
+
+def close(name: str, found: torch.Tensor, wanted: torch.Tensor) -> None:
+    bound = CLOSE[found.dtype] * max(1.0, float(wanted.abs().max()))
+    worst = float((found.double() - wanted).abs().max())
+    assert worst <= bound, f"{name}: off by {worst}, allowed {bound}"
+    assert found.shape == wanted.shape
+
+
+def turned(x: torch.Tensor, turns: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    """x [tokens, heads, size], normalised by `weight` and rotated by `turns` [tokens, size / 2]."""
+    if weight is not None:
+        x = x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * weight.double()
+    first, second = x.chunk(2, -1)
+    cos, sin = turns.double().cos()[:, None], turns.double().sin()[:, None]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+
+
+def plain(case: Case, qkv, turns, cache, norm) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The attention's result, and the new keys and values [rows, kv heads, tokens, size], in float64."""
+    kv, span = case.kv_heads, range(case.place, case.place + case.tokens)
+    results, news = [], []
+    for row, pad in enumerate(case.pads):
+        q, k, v = qkv[row].double().view(case.tokens, -1, case.size).split([case.group * kv, kv, kv], 1)
+        angle = turns[[max(0, column - pad) for column in span]]
+        q, k = turned(q, angle, norm and norm.q), turned(k, angle, norm and norm.k)
+        new = torch.stack((k, v)).transpose(1, 2)
+        keys, values = torch.cat((cache[:, row, :, pad : case.place].double(), new), 2)
+        keys, values = (part.repeat_interleave(case.group, 0) for part in (keys, values))
+        scores = q.transpose(0, 1) @ keys.transpose(1, 2) / case.size**0.5
+        columns = torch.tensor([*range(pad, case.place), *span])
+        seen = (columns >= pad) & (columns <= torch.tensor(span)[:, None])
+        weights = scores.masked_fill(~seen.to(DEVICE), -torch.inf).softmax(-1)
+        mixed = weights.nan_to_num(0) @ values  # a token that sees nothing is zero
+        results.append(mixed.transpose(0, 1).flatten(1))
+        news.append(new)
+    return torch.stack(results), list(torch.stack(news, 1))
+
+
+CASES = (
+    Case(group=1, size=64, tokens=1, place=0),
+    Case(group=3, size=64, tokens=1, place=16, pads=(0, 5, 16)),
+    Case(group=3, size=64, tokens=1, place=95, normed=True),
+    Case(group=4, size=128, tokens=3, place=31, pads=(2, 31, 17)),
+    Case(group=4, size=16, tokens=8, place=32, pads=(33, 0, 40), kv_heads=1),
+    Case(group=8, size=128, tokens=1, place=33, normed=True),
+    Case(group=8, size=64, tokens=8, place=64, pads=(0, 20, 63), normed=True),
+    Case(group=3, size=96, tokens=3, place=80, pads=(48, 0, 79), normed=True),
+    Case(group=1, size=128, tokens=8, place=88, kv_heads=4),
+    Case(group=1, size=16, tokens=16, place=47, pads=(1, 2, 3)),
+)
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    for dtype in CLOSE:
+        for case in CASES:
+            case(dtype)
+    kernel.COLUMNS, kernel.LEAST = 16, 32  # many parts in a short cache
+    for dtype in CLOSE:
+        for case in CASES:
+            assert case(dtype, case(dtype)).splits == 3
+    print("every kernel of the step agrees")
+
+
+if __name__ == "__main__":
+    main()
