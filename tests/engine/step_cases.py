@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.kernels import decode_attention as kernel
+from engine.kernels.argmax import Feed, Mailbox, advance, argmax_advance, room
 from engine.kernels.decode_attention import Parts, decode_attention, workspace
 from engine.kernels.rope import HeadNorm
 
@@ -104,8 +105,54 @@ CASES = (
 )
 
 
+def feed(rows: int, vocabulary: int, slots: int, dtype: torch.dtype) -> Feed:
+    numbers = [torch.zeros(*shape, dtype=torch.int64, device=DEVICE) for shape in ((rows,), (1,), (1,), (slots, rows))]
+    embedding = torch.randn(vocabulary, 40, device=DEVICE).to(dtype)
+    return Feed(*numbers, Mailbox(slots, rows, DEVICE), embedding, torch.zeros(rows, 40, dtype=dtype, device=DEVICE))
+
+
+def choices(dtype: torch.dtype) -> None:
+    """Greedy choices of five steps, with equals in one block and across blocks, banned ids, and a ring of three."""
+    for rows, vocabulary in ((1, 37), (3, 5000), (3, 4096)):
+        end, peaks = feed(rows, vocabulary, 3, dtype), room(rows, vocabulary, DEVICE)
+        banned = torch.tensor([7, vocabulary - 1], device=DEVICE)
+        for step in range(5):
+            logits = torch.randn(rows, vocabulary, device=DEVICE).to(dtype)
+            logits[:, banned] = 50.0
+            logits[:, [vocabulary - 2, 11, vocabulary - 3, 30]] = 40.0
+            bans = banned if step % 2 else None
+            argmax_advance(logits, end, peaks, bans)
+            wanted = logits.index_fill(-1, banned, -torch.inf).argmax(-1) if step % 2 else logits.argmax(-1)
+            check_end(end, step, wanted.tolist())
+        advance(wanted + 1, end)
+        check_end(end, 5, [number + 1 for number in wanted.tolist()])
+
+
+def check_end(end: Feed, step: int, wanted: list[int]) -> None:
+    assert end.tokens.tolist() == wanted == end.ring[step % 3].tolist(), (step, end.tokens, wanted)
+    assert end.mailbox.read(step, 5.0) == wanted
+    assert end.place.item() == end.step.item() == step + 1 and not end.arrived.any()
+    assert torch.equal(end.hidden, end.embedding[end.tokens])
+
+
+def broken() -> None:
+    """A row with a NaN, or with nothing finite, says so and harms no other; without a mailbox the ring says it."""
+    for boxed in (True, False):
+        end, peaks = feed(4, 3000, 2, torch.float32), room(4, 3000, DEVICE)
+        end.mailbox = end.mailbox if boxed else None
+        logits = torch.zeros(4, 3000, device=DEVICE)
+        logits[0, 2500], logits[1], logits[2, 2999], logits[3, 5] = torch.nan, -torch.inf, torch.inf, 1.0
+        argmax_advance(logits, end, peaks)
+        assert end.ring[0].tolist() == [-1, -1, 2999, 5] and end.tokens.tolist() == [0, 0, 2999, 5]
+        if boxed:
+            assert end.mailbox.read(0, 5.0) == [-1, -1, 2999, 5]
+
+
 def main() -> None:
     torch.manual_seed(0)
+    for dtype in CLOSE:
+        choices(dtype)
+    broken()
     for dtype in CLOSE:
         for case in CASES:
             case(dtype)
