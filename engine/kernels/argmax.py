@@ -33,7 +33,7 @@ def _block_peaks(logits, banned, peaks, ids, columns, bans, COLUMNS: tl.constexp
 
 @triton.jit
 def _advanced(
-    peaks, ids, chosen, tokens, places, steps, ring, words, stamps, embedding, hidden, arrived,
+    peaks, ids, chosen, newest, places, steps, ring, words, stamps, embedding, hidden, arrived,
     blocks, slots, width,
     CHOSEN: tl.constexpr, BLOCKS: tl.constexpr, MAILBOX: tl.constexpr, STAMPED: tl.constexpr,
     EMBEDDED: tl.constexpr, WIDTH: tl.constexpr, ALONE: tl.constexpr,
@@ -57,7 +57,7 @@ def _advanced(
             tl.store(stamps + at, tl.extra.cuda.globaltimer())
         tl.store(words + at, (step << 32) | (token & 0xFFFFFFFF))
     token = tl.maximum(token, 0)  # what is not a number still needs a row of the embedding
-    tl.store(tokens + row, token)
+    tl.store(newest + row, token)
     if EMBEDDED:
         column = tl.arange(0, WIDTH)
         vector = tl.load(embedding + token * width + column, mask=column < width)

@@ -15,9 +15,12 @@ POINTERS = {
 }  # fmt: skip
 
 
-def build(kernel: Any, number: str, **constants: Any) -> None:
-    """Compile for one number format; arguments that are 1 at a call are constants there, as Triton makes them."""
-    kinds = dict.fromkeys(POINTERS, f"*{number}") | {"start": "*i64", "eps": "fp32"}
+def build(kernel: Any, number: str, others: dict[str, str] | None = None, **constants: Any) -> None:
+    """Compile for one number format; arguments that are 1 at a call are constants there, as Triton makes them.
+
+    `others` gives the kinds of arguments that POINTERS does not know.
+    """
+    kinds = dict.fromkeys(POINTERS, f"*{number}") | {"start": "*i64", "eps": "fp32"} | (others or {})
     signature = {name: "constexpr" if name in constants else kinds.get(name, "i32") for name in kernel.arg_names}
     made = triton.compile(ASTSource(kernel, signature, constants), target=HOPPER)
     assert made.asm["cubin"]
