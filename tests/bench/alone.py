@@ -3,34 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
+from engine.bench.measuring import faults, heading, line, measure, megabytes, middle, ratio
+from engine.bench.texts import PLAIN, WORKLOADS
 from engine.measure.machine import machine
 from engine.refusal import Refusal
 from engine.registry import optimizations
 from engine.run.pool import Pool
 from engine.spec import Experiment, plan_for
-from tests.bench.measuring import PROMPT, faults, heading, line, measure, megabytes, middle, ratio
 from tests.bench.quality import kl_of
 from tests.engine.contract import Case, configurations, ids
 
-REPEAT = f"Repeat this text word for word:\n{PROMPT}"
-SEVERAL = [
-    "Why is the sky blue?", "Name three uses of a lighthouse and say who invented the first one.",
-    "Explain what a cache is to a ten-year-old.", "What is the difference between weather and climate?",
-    "Say in two sentences what a pit stop is.", "Describe the sea.", "Count from one to twenty in words.",
-    "What does a gearbox do?",
-]  # fmt: skip
-SYSTEM = f"You answer questions about the sea and its lights. {PROMPT} hundred years. Be brief and kind. " * 2
-LONG = " ".join([PROMPT] * 7)
-TOKENS = 48
-WORKLOADS: dict[str, dict[str, Any]] = {
-    "speculation": {"prompts": [REPEAT], "max_new_tokens": TOKENS},
-    "kv cache": {"prompts": [LONG], "max_new_tokens": TOKENS, "chat": False},
-    "attention": {"prompts": [LONG], "max_new_tokens": 16, "chat": False},
-    "parallelism": {"prompts": SEVERAL, "max_new_tokens": 24},
-    "prefix_reuse": {"prompts": SEVERAL, "system": SYSTEM, "max_new_tokens": 8},
-}
-"""What an optimization is tried on, by its name or its group: where it can show what it does."""
-PLAIN = {"prompts": [PROMPT], "max_new_tokens": TOKENS, "chat": False}
 TITLES = ("optimization", "workload", "TTFT A / B, ms", "TPOT A / B, ms", "TTFT ratio", "TPOT ratio", "tok/s ratio",
           "weights A / B, MB", "peak A / B, MB", "KL, top-1", "same tokens", "expected", "note")  # fmt: skip
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from engine.bench.measuring import faults, heading, line, measure, middle, ratio
+from engine.bench.texts import SEVERAL
 from engine.run.pool import Pool
 from engine.spec import Experiment
-from tests.bench.alone import SEVERAL
-from tests.bench.measuring import faults, heading, line, measure, middle, ratio
 
 RATES = (1.0, 2.0, 4.0)
 """Requests a second: well below, near and above what eight places serve on two cores."""

@@ -5,12 +5,12 @@ import sys
 from statistics import median
 from typing import Any
 
+from engine.bench.measuring import heading, line
 from engine.event import Conditions
 from engine.measure.withdrawal import withdrawn
 from engine.run.pool import Pool
 from engine.run.runner import Run
 from engine.spec import Experiment
-from tests.bench.measuring import heading, line
 
 HOG = [sys.executable, "-c", "while True: pass"]
 TURNS = 10

@@ -2,14 +2,14 @@
 
 from typing import Any
 
+from engine.bench.measuring import DASH, faults, heading, line, measure
+from engine.bench.texts import LONG, PROMPT
 from engine.measure.estimate import estimate
 from engine.measure.machine import machine
 from engine.models.architecture import known
 from engine.run.pool import Pool
 from engine.spec import Experiment, plan_for
-from tests.bench.measuring import DASH, PROMPT, faults, heading, line, measure
 
-LONG = " ".join([PROMPT] * 7)
 SHORT = {"prompts": [PROMPT], "max_new_tokens": 32, "chat": False}
 WORDY = {"prompts": [LONG], "max_new_tokens": 16, "chat": False}
 SEVERAL = {"prompts": [f"{number}: {PROMPT}" for number in range(8)], "max_new_tokens": 16, "chat": False}

@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from engine.bench.measuring import heading, line
 from engine.export import copy
 from engine.measure.comparison import compare
 from engine.run.columns import columns
 from engine.run.pool import Pool
 from engine.run.store import Store
-from tests.bench.measuring import heading, line
 from tests.engine.runs import experiment, keep
 
 RUNS = 10_000

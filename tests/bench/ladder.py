@@ -2,14 +2,14 @@
 
 from typing import Any
 
+from engine.bench.measuring import faults, heading, line, measure, middle, ratio
+from engine.bench.texts import PROMPT, REPEAT
 from engine.run.pool import Pool
 from engine.spec import Experiment
-from tests.bench.measuring import PROMPT, faults, heading, line, measure, middle, ratio
 
 BFLOAT16 = {"precision": {"dtype": "bfloat16"}}
 NATIVE = {"native_step": {}}
 AUTOTUNED = {"torch_compile": {"mode": "max-autotune"}}
-REPEAT = f"Repeat this text word for word:\n{PROMPT}"
 SHORT = {"prompts": [PROMPT], "max_new_tokens": 64, "chat": False}
 COPY = {"prompts": [REPEAT], "max_new_tokens": 64}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from engine.bench.measuring import measure
 from engine.event import Event, Request, Step
 from engine.measure.machine import machine
 from engine.measure.verdict import interval
@@ -17,7 +18,6 @@ from engine.run.pool import Pool
 from engine.run.sender import Sender, lines
 from engine.run.worker import Worker
 from engine.spec import Experiment, plan_for
-from tests.bench.measuring import measure
 
 ROOT = Path(__file__).parents[2]
 SLOW_S = 0.005

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from engine.bench.measuring import heading, line
 from engine.decode.continuous import engine
 from engine.decode.modules import ModuleSession
 from engine.decode.prompts import Batch
@@ -14,7 +15,6 @@ from engine.decode.slots import Packed, attending, forward
 from engine.measure.machine import machine
 from engine.run.pool import Pool
 from engine.spec import Lane, Workload, plan_for
-from tests.bench.measuring import heading, line
 
 CHUNKS = (16, 64, 128)
 DECODING = tuple(range(7))

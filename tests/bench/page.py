@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from engine.bench.measuring import heading, line
 from engine.run.pool import Pool
-from tests.bench.measuring import heading, line
 from tests.page.conftest import CHROMIUM, FLAGS
 from tests.page.site import Site, start
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from engine.bench.measuring import heading, line
 from engine.measure.pareto import AXES
 from engine.run.jobs import Jobs
 from engine.run.kinds import KINDS
@@ -18,7 +19,6 @@ from engine.run.studies import Studies
 from engine.run.study import REFUSED, Entry, Outcome, Study
 from engine.run.sweep import Axis, Sweep
 from engine.spec import Experiment
-from tests.bench.measuring import heading, line
 
 TEXT = (
     "Repeat word for word: the keeper climbs the steps to the lamp, trims the wick, lights it, and climbs down again."

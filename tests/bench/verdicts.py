@@ -6,11 +6,11 @@ from collections import Counter
 from statistics import median, stdev
 from typing import Any
 
+from engine.bench.measuring import heading, line, measure
 from engine.measure.metrics import METRICS
 from engine.measure.verdict import judge
 from engine.run.pool import Pool
 from engine.spec import Experiment
-from tests.bench.measuring import heading, line, measure
 
 EXPERIMENTS = 100
 TOKENS = 8

@@ -1,6 +1,8 @@
 """One experiment measured and folded, and how its figures are written."""
 
+import threading
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -11,11 +13,6 @@ from engine.run.pool import Pool
 from engine.run.runner import Run
 from engine.spec import Experiment
 
-PROMPT = (
-    "The lighthouse stands on a rock at the mouth of the bay. Every evening the keeper climbs the steps to the lamp, "
-    "trims the wick, and lights it. Every morning he climbs them again to put it out. Ships far out at sea have "
-    "watched for that light through fog and storm for more than two"
-)
 DASH = "–"
 
 
@@ -32,16 +29,32 @@ def measure(experiment: Experiment, pool: Pool, pause_s: float = 0.0) -> dict[st
     return result(experiment, machine().to_dict(), records)
 
 
-def ratio(found: dict[str, Any], metric: str) -> str:
-    """B over A: the ratio, its 95 % interval, and the range of the pairs."""
-    first, second = found["lanes"][:2]
-    verdict = next((v for v in found["verdicts"] if v["metric"] == metric), None)
+def until(run: Run, seconds: float, see: Callable[[Record], None]) -> list[Record]:
+    """What a run says, each record shown to `see` at once; the run is stopped where it takes longer than this."""
+    records: list[Record] = []
+    timer = threading.Timer(seconds, run.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        for record in run.records():
+            records.append(record)
+            see(record)
+    finally:
+        timer.cancel()
+    return records
+
+
+def ratio(found: dict[str, Any], metric: str, lane: int = 1) -> str:
+    """A lane over the first: the ratio, its 95 % interval, and the range of the pairs."""
+    first, other = found["lanes"][0], found["lanes"][lane]
+    known = (v for v in found["verdicts"] if v["metric"] == metric and v["lane"] == other["name"])
+    verdict = next(known, None)
     if not verdict or not verdict["ratio"]:
         return DASH
     pairs = [
-        mine[metric] / other[metric]
-        for other, mine in zip(first["rounds"], second["rounds"], strict=False)
-        if mine[metric] and other[metric]
+        mine[metric] / theirs[metric]
+        for theirs, mine in zip(first["rounds"], other["rounds"], strict=False)
+        if mine[metric] and theirs[metric]
     ]
     low, high = verdict["low"] or verdict["ratio"], verdict["high"] or verdict["ratio"]
     return f"{verdict['ratio']:.3f} ({low:.3f} to {high:.3f}; pairs {min(pairs):.3f} to {max(pairs):.3f})"
@@ -68,7 +81,10 @@ def heading(*titles: str) -> str:
 
 def faults(found: dict[str, Any]) -> str:
     """Why a lane ended early or ran something else; empty when none did."""
-    lanes = found["lanes"]
-    said = [lane["why"] for lane in lanes if lane["why"]]
-    said += [text for lane in lanes for text in lane["effective"].get("unmet", [])]
-    return " ".join(said)
+    return " ".join(filter(None, map(fault, found["lanes"])))
+
+
+def fault(lane: dict[str, Any]) -> str:
+    """Why one lane ended early or ran something else."""
+    said = [lane["why"]] if lane["why"] else []
+    return " ".join([*said, *lane["effective"].get("unmet", [])])

@@ -1,0 +1,160 @@
+"""The parts of a bench in their order: checks, ceilings, rows, recordings, and every optimization alone."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from engine.bench import alone, taping
+from engine.bench.checks import ABSENT, BROKE, HELD
+from engine.bench.measuring import until
+from engine.bench.report import Report
+from engine.bench.rows import CPU, GPU, Row
+from engine.bench.sides import Side
+from engine.bench.table import table
+from engine.measure.machine import machine
+from engine.measure.result import result
+from engine.presets import presets
+from engine.refusal import Refusal
+from engine.run import probing
+from engine.run.child import ROOT
+from engine.run.pool import Pool
+from engine.run.runner import Run
+from engine.spec import Experiment
+
+CHECKS_S = 100.0
+"""The longest that the checks may take."""
+PROBE_S = 15.0
+TAPING_S = 50.0
+LARGE = 100e9
+"""A GPU of so many bytes holds the workers of two rows; a smaller one only those of one."""
+TESTS = ROOT / "tests" / "engine"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Not begun with less than `seconds` left. `do` is told how many seconds it may take at most."""
+
+    name: str
+    says: str
+    seconds: float
+    do: Callable[[float], None]
+
+
+class Bench:
+    """On the GPU, or without one on the processor with a few rows. One pool of warm workers serves all parts."""
+
+    def __init__(self, gpu: bool, report: Report, pool: Pool):
+        self.gpu, self.report, self.pool = gpu, report, pool
+        self.device = "cuda" if gpu else "cpu"
+        self.model = ""
+
+    def parts(self) -> Iterator[Part]:
+        yield Part("checks", "Is what will be timed correct?", 20.0, self._checks)
+        yield Part("ceilings", "What can this machine do at most?", PROBE_S, self._ceilings)
+        for row in GPU if self.gpu else CPU:
+            yield Part(row.name, row.says, row.seconds, partial(self._row, row))
+        if not self.gpu:
+            return
+        for name in taping.PRESETS:
+            yield Part(f"record-{name}", presets()[name].title, TAPING_S, partial(self._tape, name))
+        for row in alone.rows():
+            yield Part(row.name, row.says, row.seconds, partial(self._row, row))
+
+    def _checks(self, seconds: float) -> None:
+        """Two programs at once, since nothing is timed yet: the rungs, and a checkout's tests that need a GPU."""
+        ends = time.monotonic() + min(seconds, CHECKS_S)
+        rungs = Side(["-m", "engine.bench.checks", self.device])
+        files = _gpu_tests() if self.gpu else []
+        command = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *files]
+        tests = Side(command) if files else None
+        lines, status = rungs.end(ends)
+        found = [json.loads(line) for line in lines if line.startswith('{"name"')]
+        if status != 0:
+            last = next((line for line in reversed(lines) if line.strip()), "nothing was said")
+            found.append(_check("the rungs", BROKE, "out of time" if status is None else last))
+        if tests:
+            lines, status = tests.end(ends)
+            last = next((line for line in reversed(lines) if line.strip()), "nothing was said")
+            verdict = {0: HELD, None: ABSENT}.get(status, BROKE)
+            found.append(_check(f"tests of {len(files)} files", verdict, last if status is not None else "out of time"))
+        for one in found:
+            self.report.check(one)
+        self.report.write()
+
+    def _ceilings(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        if not machine().to_dict()["measured"]:
+            probing.probe(lambda: time.monotonic() > ends)
+        device = machine().to_dict()["measured"]["devices"][self.device]
+        read = max(one["best"] for one in device["bandwidth"].values()) / 1e9
+        rates = {name: max(one["best"] for one in by.values()) / 1e12 for name, by in device["rates"].items() if by}
+        said = ", ".join(f"{name} {rate:,.0f} T/s" for name, rate in rates.items())
+        self.report.say(f"\n{machine().summary()}. Reading {read:,.0f} GB/s; products: {said}.")
+
+    def _row(self, row: Row, seconds: float) -> None:
+        asked = row.experiment()
+        if not self.gpu:  # also where there is a GPU that was not asked for
+            lanes = {name: lane.model_copy(update={"device": "cpu"}) for name, lane in asked.lanes.items()}
+            asked = asked.model_copy(update={"lanes": lanes})
+        self._measured(row.name, asked, seconds)
+
+    def _tape(self, name: str, seconds: float) -> None:
+        run, records, found = self._measured(f"record-{name}", presets()[name], seconds)
+        self.report.say(taping.write(self.report.folder / "recordings", name, run, records, found))
+
+    def _measured(self, name: str, asked: Experiment, seconds: float):
+        self._make_room(asked.model)
+        run = Run(asked, self.pool)
+        records = until(run, seconds, partial(self.report.hear, list(asked.lanes)))
+        found = result(asked, machine().to_dict(), records)
+        gpu = machine().gpus[0].name if self.gpu else ""
+        ended = f", stopped after {seconds:.0f} s" if run.cancelled.is_set() else ""
+        self.report.say(f"\n{name}: {asked.title} ({asked.model}{ended})\n\n{table(found, gpu)}")
+        self.report.row(name, found)
+        return run, records, found
+
+    def _make_room(self, model: str) -> None:
+        """Workers of another model are of no use, and a small GPU has no room for those of the row before."""
+        if model != self.model or (self.gpu and machine().gpus[0].memory_bytes < LARGE):
+            self.pool.empty()
+        self.model = model
+
+
+def _check(name: str, verdict: str, sentence: str) -> dict[str, str]:
+    return {"name": name, "verdict": verdict, "sentence": sentence}
+
+
+def _gpu_tests() -> list[str]:
+    """The files of a checkout that hold tests of kernels on a GPU; none in a copy without tests."""
+    return [str(path) for path in sorted(TESTS.glob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
+
+
+def chosen(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
+    """Those whose names begin with one of `names`; all where none is given. Raises Refusal for one that means none."""
+    for name in names:
+        if not any(part.name.startswith(name) for part in parts):
+            raise Refusal(f"No part is called {name}.", f"There are {', '.join(part.name for part in parts)}.")
+    return [part for part in parts if not names or part.name.startswith(tuple(names))]
+
+
+def conduct(parts: Sequence[Part], minutes: float, report: Report) -> bool:
+    """One after another until the time is over; whether all ran. One that breaks costs only itself."""
+    ends, whole = time.monotonic() + 60 * minutes, True
+    for part in parts:
+        left = ends - time.monotonic()
+        if left < part.seconds:
+            report.missing(part.name, f"not run: out of time ({left:.0f} s left, {part.seconds:.0f} s needed)")
+            whole = False
+            continue
+        report.begin(f"{part.name}: {part.says}")
+        try:
+            part.do(min(left, max(2 * part.seconds, part.seconds + 30)))
+        except Refusal as refusal:
+            report.missing(part.name, str(refusal))
+            whole = False
+        except Exception as error:  # whatever breaks in one part must not cost the others
+            report.missing(part.name, f"broke with {type(error).__name__}: {error}")
+            whole = False
+    return whole
