@@ -10,46 +10,18 @@ import triton.language as tl
 from engine.refusal import Refusal
 
 COLUMNS = 2048
-"""Logits that one program of the first launch looks at; to be varied on a GPU."""
+"""Logits that one program looks at; to be varied on a GPU."""
 LOOK_S = 20e-6
 """Pause between two looks into the mailbox."""
 
 
 @triton.jit
-def _block_peaks(logits, banned, peaks, ids, columns, bans, COLUMNS: tl.constexpr):
-    """The highest logit of a block and its lowest id; -1, and infinity, for a block that holds a NaN."""
-    block, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    column = block * COLUMNS + tl.arange(0, COLUMNS)
-    found = tl.load(logits + row * columns + column, mask=column < columns, other=float("-inf")).to(tl.float32)
-    for ban in range(bans):
-        found = tl.where(column == tl.load(banned + ban), float("-inf"), found)
-    broken = tl.max((found != found).to(tl.int32), axis=0)
-    found = tl.where(found != found, float("inf"), found)
-    peak, place = tl.max(found, axis=0, return_indices=True)
-    at = row * tl.num_programs(0) + block
-    tl.store(peaks + at, peak)
-    tl.store(ids + at, tl.where(broken > 0, -1, block * COLUMNS + place))
-
-
-@triton.jit
-def _advanced(
-    peaks, ids, chosen, newest, places, steps, ring, words, stamps, embedding, hidden, arrived,
-    blocks, slots, width,
-    CHOSEN: tl.constexpr, BLOCKS: tl.constexpr, MAILBOX: tl.constexpr, STAMPED: tl.constexpr,
-    EMBEDDED: tl.constexpr, WIDTH: tl.constexpr, ALONE: tl.constexpr,
+def _ended(
+    token, row, rows, newest, places, steps, ring, words, stamps, embedding, hidden, arrived, slots, width,
+    MAILBOX: tl.constexpr, STAMPED: tl.constexpr, EMBEDDED: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """One program for each row; the last of them moves the counters that all have read."""
-    row, rows = tl.program_id(0).to(tl.int64), tl.num_programs(0)
+    """One row's token to all who want it; the program of the last row moves the counters that all have read."""
     step, place = tl.load(steps), tl.load(places)
-    if CHOSEN:
-        token = tl.load(chosen + row)
-    else:
-        block = tl.arange(0, BLOCKS)
-        found = tl.load(peaks + row * blocks + block, mask=block < blocks, other=float("-inf"))
-        own = tl.load(ids + row * blocks + block, mask=block < blocks, other=2147483647)
-        highest = tl.max(found, axis=0)
-        token = tl.min(tl.where(found == highest, own, 2147483647), axis=0).to(tl.int64)
-        token = tl.where(highest == float("-inf"), -1, token)
     at = step % slots * rows + row
     tl.store(ring + at, token)
     if MAILBOX:
@@ -62,14 +34,64 @@ def _advanced(
         column = tl.arange(0, WIDTH)
         vector = tl.load(embedding + token * width + column, mask=column < width)
         tl.store(hidden + row * width + column, vector, mask=column < width)
-    arrivals = rows - 1
-    if not ALONE:
-        tl.debug_barrier()  # the counters have been read
-        arrivals = tl.atomic_add(arrived, 1, sem="acq_rel", scope="gpu")
-    if arrivals == rows - 1:
+    tl.debug_barrier()  # the counters have been read
+    if tl.atomic_add(arrived, 1, sem="acq_rel", scope="gpu") == rows - 1:
         tl.store(arrived, 0)
         tl.store(places, place + 1)
         tl.store(steps, step + 1)
+
+
+@triton.jit
+def _advanced(
+    chosen, newest, places, steps, ring, words, stamps, embedding, hidden, arrived, slots, width,
+    MAILBOX: tl.constexpr, STAMPED: tl.constexpr, EMBEDDED: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """One program for each row."""
+    row = tl.program_id(0).to(tl.int64)
+    _ended(
+        tl.load(chosen + row), row, tl.num_programs(0), newest, places, steps, ring, words, stamps, embedding, hidden,
+        arrived, slots, width, MAILBOX, STAMPED, EMBEDDED, WIDTH,
+    )  # fmt: skip
+
+
+@triton.jit
+def _block_peak(logits, banned, row, column, columns, bans):
+    """The highest logit of a block and its lowest id; infinity and -1 for a block that holds a NaN."""
+    found = tl.load(logits + row * columns + column, mask=column < columns, other=float("-inf")).to(tl.float32)
+    for ban in range(bans):
+        found = tl.where(column == tl.load(banned + ban), float("-inf"), found)
+    broken = tl.max((found != found).to(tl.int32), axis=0)
+    found = tl.where(found != found, float("inf"), found)
+    peak, place = tl.max(found, axis=0, return_indices=True)
+    return peak, place, broken
+
+
+@triton.jit
+def _greedy(
+    logits, banned, peaks, ids, met, newest, places, steps, ring, words, stamps, embedding, hidden, arrived,
+    slots, width, columns, bans,
+    MAILBOX: tl.constexpr, STAMPED: tl.constexpr, EMBEDDED: tl.constexpr, WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    """One program for each block of each row's logits; the last of a row compares what all have found."""
+    block, row, blocks = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(0)
+    peak, place, broken = _block_peak(logits, banned, row, block * COLUMNS + tl.arange(0, COLUMNS), columns, bans)
+    tl.store(peaks + row * blocks + block, peak)
+    tl.store(ids + row * blocks + block, tl.where(broken > 0, -1, block * COLUMNS + place))
+    tl.debug_barrier()  # both have been written before the program says so
+    if tl.atomic_add(met + row, 1, sem="acq_rel", scope="gpu") == blocks - 1:
+        tl.store(met + row, 0)
+        other = tl.arange(0, BLOCKS)
+        # read past the first cache, which may be stale
+        found = tl.load(peaks + row * blocks + other, other < blocks, other=float("-inf"), cache_modifier=".cg")
+        own = tl.load(ids + row * blocks + other, other < blocks, other=2147483647, cache_modifier=".cg")
+        highest = tl.max(found, axis=0)
+        token = tl.min(tl.where(found == highest, own, 2147483647), axis=0).to(tl.int64)
+        token = tl.where(highest == float("-inf"), -1, token)
+        _ended(
+            token, row, tl.num_programs(1), newest, places, steps, ring, words, stamps, embedding, hidden,
+            arrived, slots, width, MAILBOX, STAMPED, EMBEDDED, WIDTH,
+        )  # fmt: skip
 
 
 class Mailbox:
@@ -139,21 +161,22 @@ class Feed:
 
 @dataclass(frozen=True)
 class Peaks:
-    """Room for the maxima of the blocks: peaks float32 and ids int32 [rows, blocks]."""
+    """Room for the maxima of the blocks: peaks float32 and ids int32 [rows, blocks]; met int32 [rows], zero between."""
 
     peaks: torch.Tensor
     ids: torch.Tensor
+    met: torch.Tensor
 
 
 def room(rows: int, vocabulary: int, device: torch.device | str) -> Peaks:
     """The workspace of `argmax_advance` for logits [rows, vocabulary]."""
     blocks = triton.cdiv(vocabulary, COLUMNS)
-    peaks = torch.zeros(rows, blocks, device=device)
-    return Peaks(peaks, torch.zeros(rows, blocks, dtype=torch.int32, device=device))
+    ids, met = (torch.zeros(*shape, dtype=torch.int32, device=device) for shape in ((rows, blocks), (rows,)))
+    return Peaks(torch.zeros(rows, blocks, device=device), ids, met)
 
 
 def argmax_advance(logits: torch.Tensor, feed: Feed, peaks: Peaks, banned: torch.Tensor | None = None) -> None:
-    """Choose the highest logit of each row, the lowest id of equals, and end the step with it, in two launches.
+    """Choose the highest logit of each row, the lowest id of equals, and end the step with it, in one launch.
 
     logits [rows, vocabulary], dense, of any float format; banned: int64 ids that are never chosen, or None;
     peaks: of `room`. All of `feed` is written. Nothing is allocated or read by the host.
@@ -163,27 +186,25 @@ def argmax_advance(logits: torch.Tensor, feed: Feed, peaks: Peaks, banned: torch
     if not logits.is_contiguous() or blocks != triton.cdiv(columns, COLUMNS):
         raise ValueError("The logits must be dense, and the room made for their width.")
     bans = 0 if banned is None else len(banned)
-    _block_peaks[(blocks, rows)](
-        logits, banned if bans else feed.tokens, peaks.peaks, peaks.ids, columns, bans, COLUMNS=COLUMNS, num_warps=4
-    )
-    _end(feed, peaks, None)
+    ends, flags = _ends(feed)
+    _greedy[(blocks, rows)](
+        logits, banned if bans else feed.tokens, peaks.peaks, peaks.ids, peaks.met, *ends, columns, bans,
+        **flags, COLUMNS=COLUMNS, BLOCKS=triton.next_power_of_2(blocks), num_warps=4,
+    )  # fmt: skip
 
 
 def advance(chosen: torch.Tensor, feed: Feed) -> None:
     """End the step with tokens chosen elsewhere, int64 [rows] on the device, in one launch."""
-    _end(feed, None, chosen)
+    ends, flags = _ends(feed)
+    _advanced[(len(feed.tokens),)](chosen, *ends, **flags, num_warps=4)
 
 
-def _end(feed: Feed, peaks: Peaks | None, chosen: torch.Tensor | None) -> None:
+def _ends(feed: Feed) -> tuple[tuple, dict]:
+    """The arguments of `_ended` that `feed` knows: a tensor stands in for what is not there."""
     embedded, box, unused = feed.embedding is not None, feed.mailbox, feed.tokens
     width = feed.embedding.shape[1] if embedded else 1
-    blocks = peaks.peaks.shape[1] if peaks else 1
-    _advanced[(len(feed.tokens),)](
-        peaks.peaks if peaks else unused, peaks.ids if peaks else unused, unused if chosen is None else chosen,
-        feed.tokens, feed.place, feed.step, feed.ring, box.words if box else unused, box.stamps if box else unused,
-        feed.embedding if embedded else unused, feed.hidden if embedded else unused, feed.arrived,
-        blocks, len(feed.ring), width,
-        CHOSEN=chosen is not None, BLOCKS=triton.next_power_of_2(blocks), MAILBOX=box is not None,
-        STAMPED=not triton.knobs.runtime.interpret, EMBEDDED=embedded, WIDTH=triton.next_power_of_2(width),
-        ALONE=len(feed.tokens) == 1, num_warps=4,
-    )  # fmt: skip
+    words, stamps = (box.words, box.stamps) if box else (unused, unused)
+    vectors = (feed.embedding, feed.hidden) if embedded else (unused, unused)
+    ends = feed.tokens, feed.place, feed.step, feed.ring, words, stamps, *vectors, feed.arrived, len(feed.ring), width
+    flags = {"MAILBOX": box is not None, "STAMPED": not triton.knobs.runtime.interpret, "EMBEDDED": embedded}
+    return ends, flags | {"WIDTH": triton.next_power_of_2(width)}

@@ -13,10 +13,10 @@ LOG2E = 1.4426950408889634
 # To be varied on a GPU.
 PROGRAMS = 264
 """Programs that fill the chip: two for each of an H200's 132 multiprocessors."""
-LEAST = 256
-"""Columns below which a part of the cache is not worth the meeting of the parts at the end."""
+LEAST = 16384
+"""Numbers of keys below which a part is not worth the meeting of the parts: 128 columns of 128, 256 of 64."""
 COLUMNS = 64
-"""Columns of the cache in one step of a program's loop: a power of two that divides LEAST."""
+"""Columns of the cache in one step of a program's loop, a power of two."""
 GATHERED = 8192
 """Numbers of the parts that the last program reads at a time."""
 STAGES = 3
@@ -203,11 +203,16 @@ def workspace(
     rows: int, tokens: int, heads: int, kv_heads: int, size: int, length: int, device: torch.device | str
 ) -> Parts:
     """The workspace of `decode_attention`: for `tokens` new ones in each row and a cache of `length` columns."""
-    splits = max(1, min(triton.cdiv(PROGRAMS, rows * kv_heads), triton.cdiv(length, LEAST)))
+    splits = max(1, min(triton.cdiv(PROGRAMS, rows * kv_heads), triton.cdiv(length, _least(size))))
     lines = rows * kv_heads * splits * tokens * (heads // kv_heads)
     peaks, totals = torch.zeros(2, lines, device=device)
     parts = torch.zeros(lines * size, device=device)
     return Parts(splits, parts, peaks, totals, torch.zeros(rows * kv_heads, dtype=torch.int32, device=device))
+
+
+def _least(size: int) -> int:
+    """Columns of the smallest part: whole steps of the loop."""
+    return max(1, LEAST // (size * COLUMNS)) * COLUMNS
 
 
 def decode_attention(
@@ -248,7 +253,7 @@ def decode_attention(
         qkv, *angles, keys, values, place, pad, norm.q if norm else qkv, norm.k if norm else qkv, out,
         room.parts, room.peaks, room.totals, room.arrived,
         length, angles[0].stride(0), LOG2E * (size**-0.5 if scale is None else scale), norm.eps if norm else 0.0,
-        TOKENS=tokens, GROUP=heads // kv_heads, HEADS=heads, SIZE=size, SPLITS=room.splits, LEAST=LEAST,
+        TOKENS=tokens, GROUP=heads // kv_heads, HEADS=heads, SIZE=size, SPLITS=room.splits, LEAST=_least(size),
         M=max(16, several), N=block, D=columns, R=several,
         TILE=min(triton.next_power_of_2(room.splits), max(1, GATHERED // (several * columns))),
         NORM=norm is not None, WIDE=triton.knobs.runtime.interpret and qkv.dtype == torch.bfloat16,

@@ -5,8 +5,9 @@ from tests.engine.kernel_builds import build
 
 SINGLES = dict.fromkeys(("cosines", "sines", "parts", "peaks", "totals"), "*fp32") | {"scale": "fp32"}
 WHOLES = ("places", "pads", "banned", "chosen", "newest", "steps", "ring", "words", "stamps")
-COUNTS = dict.fromkeys(WHOLES, "*i64") | {"arrived": "*i32", "ids": "*i32"}
-LAST = {"CHOSEN": False, "BLOCKS": 32, "MAILBOX": True, "STAMPED": True, "EMBEDDED": True, "WIDTH": 1024}
+COUNTS = dict.fromkeys(WHOLES, "*i64") | dict.fromkeys(("arrived", "ids", "met"), "*i32")
+FULL = {"MAILBOX": True, "STAMPED": True, "EMBEDDED": True, "WIDTH": 1024}
+BARE = {"MAILBOX": False, "STAMPED": True, "EMBEDDED": False, "WIDTH": 1}
 
 
 def attention(number: str, tokens: int, group: int, size: int, splits: int, norm: bool) -> None:
@@ -24,10 +25,10 @@ def main() -> None:
         kinds = COUNTS | SINGLES | dict.fromkeys(("logits", "embedding", "hidden"), f"*{number}")
         attention(number, 1, 4, 128, splits=8, norm=True)
         attention(number, 8, 1, 64, splits=1, norm=False)
-        build(argmax._block_peaks, number, kinds, COLUMNS=2048)
-        build(argmax._advanced, number, kinds, ALONE=False, **LAST)
+        for flags in (FULL, BARE):
+            build(argmax._greedy, number, kinds, COLUMNS=2048, BLOCKS=32, **flags)
+            build(argmax._advanced, number, kinds, **flags)
     attention("bf16", 16, 8, 96, splits=3, norm=False)
-    build(argmax._advanced, "bf16", kinds, ALONE=True, **LAST | {"CHOSEN": True, "MAILBOX": False, "EMBEDDED": False})
     print("every kernel of the step compiles")
 
 
