@@ -11,7 +11,7 @@ from engine.backends import Emit
 from engine.decode.loop import Going, enter, padded
 from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling, check_finite
-from engine.decode.stepper import Preallocated, cache_argument
+from engine.decode.stepper import Preallocated, Stepper, cache_argument
 from engine.refusal import Refusal
 
 SLOTS = 4
@@ -23,7 +23,31 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 """The kinds of layers that transformers' configs tell apart."""
 
 
-class SelfFeeding:
+class Choosing:
+    """How a recorded step chooses its tokens, all of it on the device."""
+
+    def __init__(self, sampling: Sampling, device: torch.device):
+        self.sampling = sampling
+        self.banned = sampling.banned(device)
+        self.generator = sampling.generator(device)
+
+    def choose(self, logits: torch.Tensor) -> torch.Tensor:
+        """Token ids [rows] from logits [rows, vocabulary]: the largest, or a draw by the exponential race.
+
+        The token with the least noise / share is distributed as the shares are, and no value has to be read on
+        the host, which a draw from a cumulated distribution needs. Source: Efraimidis and Spirakis 2006,
+        doi:10.1016/j.ipl.2005.11.003.
+        """
+        if self.sampling.greedy:
+            if self.banned is not None:
+                logits = logits.index_fill(-1, self.banned, float("-inf"))
+            return logits.argmax(-1)
+        shares = self.sampling.shares(logits, self.banned)
+        noise = torch.empty_like(shares).exponential_(1, generator=self.generator)
+        return shares.div_(noise).argmax(-1)
+
+
+class SelfFeeding(Choosing):
     """One decode step whose input is the last one's output, all of it on the device.
 
     `body` is an ordinary function: it runs eagerly anywhere, and can be recorded because it neither reads a
@@ -32,7 +56,8 @@ class SelfFeeding:
     """
 
     def __init__(self, model: Any, cache: StaticCache, rows: int, sampling: Sampling):
-        self.model, self.cache, self.sampling = model, cache, sampling
+        super().__init__(sampling, model.device)
+        self.model, self.cache = model, cache
         device = model.device
         whole = {"dtype": torch.long, "device": device}
         self.tokens = torch.zeros(rows, 1, **whole)
@@ -42,8 +67,6 @@ class SelfFeeding:
         self.ring = torch.zeros(SLOTS, rows, **whole)
         self.columns = torch.arange(cache.get_max_length(), device=device)
         self.kinds = layer_kinds(model.config)
-        self.banned = sampling.banned(device)
-        self.generator = sampling.generator(device)
 
     def start(self, tokens: torch.Tensor, place: int, pad: list[int]) -> None:
         """Begin after a prefill of `place` columns with the first tokens [rows, 1]."""
@@ -51,6 +74,10 @@ class SelfFeeding:
         self.pad.copy_(torch.tensor(pad, device=self.pad.device)[:, None])
         self.set(place)
         self.slot.zero_()
+
+    def reader(self, pad: list[int]) -> Preallocated:
+        """What reads the prompts into the cache that the step goes on in."""
+        return Preallocated(self.model, pad, self.cache, None)
 
     def set(self, place: int) -> None:
         """Move to a column: everything from there on is forgotten."""
@@ -72,21 +99,6 @@ class SelfFeeding:
         self.ring.index_copy_(0, self.slot, self.tokens.view(1, -1))
         self.place.add_(1)
         self.slot.add_(1).remainder_(SLOTS)
-
-    def choose(self, logits: torch.Tensor) -> torch.Tensor:
-        """Token ids [rows] from logits [rows, vocabulary]: the largest, or a draw by the exponential race.
-
-        The token with the least noise / share is distributed as the shares are, and no value has to be read on
-        the host, which a draw from a cumulated distribution needs. Source: Efraimidis and Spirakis 2006,
-        doi:10.1016/j.ipl.2005.11.003.
-        """
-        if self.sampling.greedy:
-            if self.banned is not None:
-                logits = logits.index_fill(-1, self.banned, float("-inf"))
-            return logits.argmax(-1)
-        shares = self.sampling.shares(logits, self.banned)
-        noise = torch.empty_like(shares).exponential_(1, generator=self.generator)
-        return shares.div_(noise).argmax(-1)
 
     def _mask(self) -> torch.Tensor | dict[str, torch.Tensor]:
         """Which columns each row may look at, [rows, 1, 1, columns]; for layers of two kinds by their kind."""
@@ -134,14 +146,12 @@ class GraphStep:
         if self.graph or not self.events:
             return
         self.step.start(self.step.tokens, place, pad)
-        try:
-            self.graph = _recorded(self.step)
-        except RuntimeError as error:  # torch.OutOfMemoryError and failed captures are both RuntimeErrors
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise Refusal(
-                f"The decode step cannot be recorded as a CUDA graph: {first[:200]}.",
-                "Switch the CUDA graph off, or shorten the batch and the context if memory was short.",
-            ) from error
+        self.graph = recorded(self.step.body, self.step.generator)
+
+    def start(self, tokens: torch.Tensor, place: int, pad: list[int]) -> None:
+        """A turn begins after a prefill of `place` columns with the first tokens [rows, 1]."""
+        self.step.start(tokens, place, pad)
+        self.launched = 0
 
     def launch(self) -> None:
         """Start one step and the copy of its tokens to the host; returns at once on CUDA."""
@@ -151,6 +161,11 @@ class GraphStep:
         if self.events:
             self.events[slot].record()
         self.launched += 1
+
+    def launch_until(self, number: int, most: int) -> None:
+        """Start steps up to the one before `number`: the host reads one step late. Never more than `most`."""
+        while self.launched < min(number + 1, most):
+            self.launch()
 
     def read(self, number: int) -> list[int]:
         """The tokens of launch `number`; waits until they are there."""
@@ -166,18 +181,33 @@ def _pool() -> Any:
     return torch.cuda.graph_pool_handle()
 
 
-def _recorded(step: SelfFeeding) -> Any:
-    """The body as a CUDA graph, warmed up first. Other threads may use CUDA meanwhile."""
+def recorded(body: Callable[[], None], generator: torch.Generator | None = None) -> Any:
+    """The body as a CUDA graph, warmed up first. Other threads may use CUDA meanwhile.
+
+    Raises Refusal where it cannot be recorded.
+    """
+    try:
+        return _recorded(body, generator)
+    except RuntimeError as error:  # torch.OutOfMemoryError and failed captures are both RuntimeErrors
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise Refusal(
+            f"The decode step cannot be recorded as a CUDA graph: {first[:200]}.",
+            "Switch the CUDA graph off, or shorten the batch and the context if memory was short.",
+        ) from error
+
+
+def _recorded(body: Callable[[], None], generator: torch.Generator | None) -> Any:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(WARM_STEPS):
-            step.body()
+            body()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(step.generator)
+    if generator is not None:
+        graph.register_generator_state(generator)
     with torch.cuda.graph(graph, pool=_pool(), stream=side, capture_error_mode="thread_local"):
-        step.body()
+        body()
     return graph
 
 
@@ -197,7 +227,7 @@ def graph_step(model: Any, cache: StaticCache, rows: int, sampling: Sampling) ->
     return GraphStep(SelfFeeding(model, cache, rows, sampling))
 
 
-def graph_decode(runner: GraphStep, batch: Batch, emit: Emit) -> Preallocated:
+def graph_decode(runner: GraphStep, batch: Batch, emit: Emit) -> Stepper:
     """Plain decoding by replays: the host starts step n + 1 before it reads the tokens of step n.
 
     When the tokens say that every request is done, the one step that is ahead is thrown away. Token for token
@@ -205,20 +235,18 @@ def graph_decode(runner: GraphStep, batch: Batch, emit: Emit) -> Preallocated:
     """
     step = runner.step
     enter(batch, emit)
-    stepper = Preallocated(step.model, batch.pad, step.cache, None)
+    stepper = step.reader(batch.pad)
     logits = stepper.prefill(padded(batch, step.model.device))
     check_finite(logits)
     runner.record(stepper.length, batch.pad)
     step.generator.manual_seed(step.sampling.seed)
     tokens = step.choose(logits[:, -1])[:, None]
-    step.start(tokens, stepper.length, batch.pad)
-    going = Going(batch, step.sampling)
+    runner.start(tokens, stepper.length, batch.pad)
+    going, most = Going(batch, step.sampling), batch.longest - 1
     emit(going.step(tokens[:, 0].tolist(), stepper.length))
-    runner.launched, most = 0, batch.longest - 1
     while going.rows:
         number = going.made - 1
-        while runner.launched < min(number + 2, most):
-            runner.launch()
+        runner.launch_until(number + 1, most)
         emit(going.step(runner.read(number), stepper.length + going.made))
     stepper.length += runner.launched
     return stepper

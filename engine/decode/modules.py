@@ -18,7 +18,7 @@ from engine.decode.fuse import fuse_kernels, kernels, merge_projections, merged
 from engine.decode.graphs import GraphStep, graph_decode, graph_step
 from engine.decode.launches import launches
 from engine.decode.loop import decode
-from engine.decode.native import Native, NativeStepper
+from engine.decode.native import Native
 from engine.decode.prefix import Prefixes
 from engine.decode.prompts import Batch, check_context
 from engine.decode.sampling import Sampling
@@ -45,7 +45,7 @@ class ModuleSession(Loaded):
         self.graphs: dict[tuple, GraphStep] = {}
         self.counted: dict[tuple, dict[str, Any]] = {}
         self.ran: tuple = ()
-        self.native: Native | None = None
+        self.native: Any = None
 
     def begin(self, plan: Plan, workload: Any) -> Batch:
         """Every turn starts without kept prefixes."""
@@ -93,7 +93,7 @@ class ModuleSession(Loaded):
         super()._warm_one(plan, batch, workload, emit)
         if known:
             return
-        if plan.compile and plan.speculation:
+        if plan.speculation and getattr(self.stepper, "fixed_width", False):
             self.drafting.rehearse(plan, self.stepper)
         if again := self._again(plan, batch, self.sampling(workload)):
             emit(Phase(time.perf_counter(), "profile"))
@@ -109,8 +109,10 @@ class ModuleSession(Loaded):
         ids = torch.zeros(len(batch.prompts), width, dtype=torch.long, device=self.model.device)
         return functools.partial(self.stepper.step, ids)
 
-    def _graph(self, batch: Batch, sampling: Sampling) -> GraphStep:
+    def _graph(self, batch: Batch, sampling: Sampling) -> Any:
         """Kept between turns: recording costs time and memory."""
+        if self.native:
+            return self.native.runner(self.model, len(batch.prompts), self.length, sampling)
         key = (len(batch.prompts), self.length, sampling)
         if key not in self.graphs:
             cache = self._cache(len(batch.prompts), whole=True)
@@ -124,7 +126,7 @@ class ModuleSession(Loaded):
         if plan.kernels:
             fuse_kernels(model)
         if plan.native:
-            self.native = Native(model, plan)
+            self.native = _native(plan)(model, plan)
         return model
 
     def shape(self, plan: Plan, batch: Batch) -> tuple:
@@ -148,7 +150,7 @@ class ModuleSession(Loaded):
 
     def _stepper(self, plan: Plan, batch: Batch) -> Stepper:
         if self.native:
-            return self.native.stepper(self.model, self.length)
+            return self.native.stepper(self.model, self.length, batch.pad)
         if plan.cache == "off":
             return Recompute(self.model, batch.pad)
         if plan.window:
@@ -203,10 +205,10 @@ class ModuleSession(Loaded):
         recorded = [graph for graph in self.graphs.values() if graph.graph and graph.launched]
         counted = self.counted.get(self.ran)
         return {
-            "native": self.native is not None and isinstance(self.stepper, NativeStepper),
+            "native": getattr(self.stepper, "native", False),
             "merged": merged(self.model),
             "kernels": kernels(self.model),
-            "graph": len(recorded),
+            "graph": len(recorded) + getattr(self.native, "recordings", 0),
             "launches": counted,
             **({"compiled": compiled_as(counted["pieces"])} if counted else {}),
             "sdpa": counted and counted["attention"],
@@ -230,3 +232,12 @@ class ModuleSession(Loaded):
             "offload": getattr(cache, "offloading", False),
             "prefix": self.prefixes.facts() if self.prefixes else None,
         }
+
+
+def _native(plan: Plan) -> Any:
+    """What keeps packed weights and their steps; the kernels of a GPU are imported where there is one only."""
+    if plan.device != "cuda":
+        return Native
+    from engine.decode.gpu_native import GpuNative
+
+    return GpuNative

@@ -55,7 +55,12 @@ class Sampling:
 def check_finite(logits: torch.Tensor) -> None:
     """Raises Refusal if the last position of any row holds no finite logit."""
     if not torch.isfinite(logits[..., -1, :]).any(-1).all():
-        raise Refusal(
-            "The model's output is not a number (NaN or infinity): this lane is numerically broken.",
-            "Choose a number format with more bits.",
-        )
+        raise broken()
+
+
+def broken() -> Refusal:
+    """The refusal of a lane whose logits are no numbers."""
+    return Refusal(
+        "The model's output is not a number (NaN or infinity): this lane is numerically broken.",
+        "Choose a number format with more bits.",
+    )

@@ -27,7 +27,7 @@ class Stepper:
     or after the first `lead` columns of the cache where those came from somewhere else.
     """
 
-    fixed_width = False
+    fixed_width = native = False
     lead: Any = 0
     reader: "Callable[[Stepper, torch.Tensor], torch.Tensor] | None" = None
     """Reads the prompts in its own way, with `read`."""

@@ -21,6 +21,19 @@ def _nibbles(words, PLACE: tl.constexpr):
 
 
 @triton.jit
+def _fetch(weight, first, width, rows, BN: tl.constexpr, LINES: tl.constexpr):
+    """Ask for BN rows of `width` bytes to come into L2, 128 bytes at a time; nothing is waited for."""
+    row = first + tl.arange(0, BN)
+    line = tl.arange(0, LINES) * 128
+    begin = weight.to(tl.int64, bitcast=True) + row[:, None].to(tl.int64) * width
+    inside = (row < rows)[:, None] & (line < width)[None, :]
+    place = tl.where(inside, begin + line[None, :], weight.to(tl.int64, bitcast=True))
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [place], dtype=tl.int32, is_pure=False, pack=1
+    )
+
+
+@triton.jit
 def _weights(weight, row, column, depth, inside):
     """A tile of plain or 8-bit weights; 0 outside."""
     return tl.load(weight + row[:, None].to(tl.int64) * depth + column[None, :], mask=inside, other=0)
@@ -62,6 +75,7 @@ def _vector(
     x, gain, weight, scales, bias, residual, out, rows, depth, eps,
     NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr, SCALED: tl.constexpr,
     FOUR: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
+    LINES: tl.constexpr,
 ):  # fmt: skip
     """One row of inputs: each program has BN rows of the matrix, and with GATED as many of its second half."""
     row = tl.program_id(0) * BN + tl.arange(0, BN)
@@ -70,8 +84,14 @@ def _vector(
     second = tl.zeros((BN, wide), tl.float32)
     square = tl.zeros((wide,), tl.float32)
     if PDL:
-        tl.extra.cuda.gdc_wait()
+        # the weights do not depend on the kernel before, and so may come while it still runs
         tl.extra.cuda.gdc_launch_dependents()
+        if LINES:
+            size = depth // 2 if FOUR else depth * weight.dtype.element_ty.primitive_bitwidth // 8
+            _fetch(weight, tl.program_id(0) * BN, size, rows, BN, LINES)
+            if GATED:
+                _fetch(weight, tl.program_id(0) * BN + rows, size, 2 * rows, BN, LINES)
+        tl.extra.cuda.gdc_wait()
     for start in tl.range(0, depth, BK, num_stages=STAGES):
         added, square = _partial(x, gain, weight, scales, row, start, depth, rows, square, NORM, FOUR, BK)
         total += added
@@ -173,13 +193,14 @@ def _matrix(
     tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
 
 
-KINDS = ("plain", "int8", "int4")
+GROUPS = (128, 64, 32)
+"""How many 4-bit weights share a scale: the most that divides the depth, which is a multiple of the least."""
 
 
 class Matrix:
     """A weight [rows, depth]: "plain" as it is, "int8" with a scale for each row, "int4" with one for each group.
 
-    int8 scales by a row's largest weight; int4 by the largest of 128 weights (64 where the depth asks for it), which
+    int8 scales by a row's largest weight; int4 by the largest of a group, which
     becomes -8, as in llama.cpp's Q4_0. Eight 4-bit weights share a 32-bit word: nibble i of a group's word w is its
     weight i x words + w, so that each nibble of neighbouring words meets neighbouring inputs. `group` is 0 unless int4.
     """
@@ -191,10 +212,15 @@ class Matrix:
         if kind == "int8":
             self.weight, self.scales = _int8(weight.detach())
         elif kind == "int4":
-            self.group = 64 if self.depth % 128 else 128
+            self.group = next(group for group in GROUPS if self.depth % group == 0)
             self.weight, self.scales = _int4(weight.detach(), self.group)
         else:
             self.weight = weight.detach().contiguous()
+
+    @property
+    def width(self) -> int:
+        """Bytes of a row, without scales."""
+        return self.weight[0].numel() * self.weight.element_size()
 
     def bytes(self) -> int:
         return sum(part.numel() * part.element_size() for part in (self.weight, self.scales) if part is not None)
@@ -255,7 +281,11 @@ def product(
     tokens, depth = x.shape
     rows = matrix.rows // 2 if gated else matrix.rows
     if depth != matrix.depth or out.shape != (tokens, rows) or tokens > SKINNY:
-        raise ValueError(f"{list(x.shape)} inputs and {list(out.shape)} outputs do not fit {matrix.rows} x {matrix.depth}.")
+        raise ValueError(
+            f"{list(x.shape)} inputs and {list(out.shape)} outputs do not fit a matrix of {matrix.rows} x {matrix.depth}."
+        )
+    if not (x.is_contiguous() and out.is_contiguous()):
+        raise ValueError("Inputs and outputs must be dense.")
     given = (
         x, norm.gain if norm else x, matrix.weight, matrix.scales if matrix.scales is not None else x,
         bias if bias is not None else x, residual if residual is not None else x, out, rows, depth,
@@ -265,17 +295,21 @@ def product(
     flags |= {"SCALED": matrix.kind == "int8", "FOUR": matrix.group}
     if tokens == 1:
         shape = vector_tile(matrix, gated)
+        if shape["PDL"]:
+            shape |= {"launch_pdl": True, "LINES": triton.next_power_of_2(triton.cdiv(matrix.width, 128))}
         _vector[(triton.cdiv(rows, shape["BN"]),)](*given, eps, **flags, **shape)
     else:
         shape = matrix_tile(matrix, tokens, gated)
-        _matrix[(triton.cdiv(rows, shape["BN"]), triton.cdiv(tokens, shape["BM"]))](*given, tokens, eps, **flags, **shape)
+        _matrix[(triton.cdiv(rows, shape["BN"]), triton.cdiv(tokens, shape["BM"]))](
+            *given, tokens, eps, **flags, **shape
+        )
     return out
 
 
 def vector_tile(matrix: Matrix, gated: bool) -> dict[str, int | bool]:
     """How one row of inputs is cut: few rows of the matrix a program, so that all multiprocessors have some."""
     deep = min(1024, triton.next_power_of_2(matrix.depth))
-    return {"BN": 4, "BK": deep, "STAGES": 1, "PDL": False, "num_warps": 4}
+    return {"BN": 4, "BK": deep, "STAGES": 1, "PDL": False, "LINES": 0, "num_warps": 4}
 
 
 def matrix_tile(matrix: Matrix, tokens: int, gated: bool) -> dict[str, int]:

@@ -31,14 +31,20 @@ class PackedWeights(Optimization):
 
     @classmethod
     def unavailable(cls, machine: Any, model: Any = None) -> str | None:
-        return None if machine.compiler else "Packed weights need the native step, which needs a C++ compiler (g++)."
+        if machine.compiler or machine.gpus:
+            return None
+        return "Packed weights need the native step, which needs a C++ compiler (g++)."
 
     def on_transformers(self, plan: Plan) -> None:
         plan.packed = {"kind": self.kind, "inputs": int(self.inputs)}
         plan.expected["quantization"] = self.kind
 
     def settle(self, plan: Plan) -> str | None:
-        return None if plan.native else "Packed weights are read by the native step: switch it on as well."
+        if not plan.native:
+            return "Packed weights are read by the native step: switch it on as well."
+        if plan.device == "cuda" and self.inputs == "8":
+            return "On a GPU the inputs of packed weights stay in 16 bits: set the input bits to 16."
+        return None
 
     def expected_loss(self) -> tuple[float, float]:
         return LOSS[self.kind, self.inputs]

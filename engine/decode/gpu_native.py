@@ -1,0 +1,73 @@
+"""What a session keeps for native steps on a GPU: packed weights, and the recorded steps of the newest cache."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine.decode.gpu import GpuStepper, Steps
+from engine.decode.gpu_feeding import Feeding, Runner
+from engine.decode.gpu_pass import Weights
+from engine.decode.native import WHOLE, release
+from engine.decode.sampling import Sampling
+from engine.models.architecture import Architecture
+from engine.plan import Plan
+
+
+class GpuNative:
+    """As engine.decode.native.Native, for a model on a GPU."""
+
+    def __init__(self, model: Any, plan: Plan):
+        kind = (plan.packed or {}).get("kind") or "plain"
+        self.weights = Weights(model, kind, "int8" if kind == "int4" else kind)
+        self.steps: Steps | None = None
+        self.runners: dict[Sampling, Runner] = {}
+        release(model)
+
+    def stepper(self, model: Any, length: int, pad: Sequence[int] = (0,)) -> GpuStepper:
+        return GpuStepper(model, self._steps(len(pad), length), list(pad))
+
+    def runner(self, model: Any, rows: int, length: int, sampling: Sampling) -> Runner:
+        """A self-feeding step to keep for all turns of this batch, cache and sampling."""
+        steps = self._steps(rows, length)
+        if sampling not in self.runners:
+            self.runners[sampling] = Runner(Feeding(model, steps, sampling))
+        return self.runners[sampling]
+
+    def _steps(self, rows: int, length: int) -> Steps:
+        if self.steps is None or (self.steps.context.rows, self.steps.context.length) != (rows, length):
+            self.steps = None  # its memory is free before another one's is taken
+            self.runners.clear()
+            self.steps = Steps(self.weights, rows, length)
+        return self.steps
+
+    @property
+    def recordings(self) -> int:
+        """How many recorded steps there are."""
+        fed = sum(bool(runner.graph) for runner in self.runners.values())
+        return fed + sum(bool(step.graph) for step in self.steps.kept.values()) if self.steps else fed
+
+    def stored(self) -> str:
+        """What the layers' weights are kept in."""
+        matrix = self.weights.layers[0].qkv
+        return str(matrix.weight.dtype).removeprefix("torch.") if matrix.kind == "plain" else matrix.kind
+
+    def quantization(self) -> dict[str, Any] | None:
+        """How the packed matrices lie in memory, counted in them; None where they are plain numbers."""
+        matrices = list(self.weights.matrices())
+        whole = [matrix for matrix in matrices if matrix.kind in WHOLE]
+        if not whole:
+            return None
+        kind = self.weights.layers[0].qkv.kind
+        return {"class": "packed", "kind": kind, "layers": len(whole), "of": len(matrices)}
+
+    def footprint(self, shape: Architecture) -> dict[str, Any]:
+        """As engine.decode.footprint says it of other caches."""
+        context = self.steps.context
+        size = context.cache.element_size()
+        tokens = context.rows * context.length
+        return {
+            "kind": "static",
+            "bytes": context.cache.numel() * size,
+            "tokens": tokens,
+            "bytes_per_token": context.cache.numel() * size / tokens,
+            "predicted_bytes_per_token": shape.kv_bytes_per_token(size),
+        }

@@ -1,0 +1,27 @@
+"""The native step of a GPU computes what the modules compute: in Triton's interpreter, and on a GPU."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from tests.engine.processes import python
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+CASES = {"skinny_cases": "every product agrees", "gpu_step_cases": "every step agrees"}
+
+
+@pytest.mark.parametrize("cases", CASES)
+def test_they_agree_in_the_interpreter(cases):
+    done = python("-m", f"tests.engine.{cases}", TRITON_INTERPRET="1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert CASES[cases] in done.stdout
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("cases", CASES)
+def test_they_agree_on_a_gpu(cases):
+    done = python("-m", f"tests.engine.{cases}", "cuda")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert CASES[cases] in done.stdout
