@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 
 import pytest
 from gradio_client import Client
+from packaging.requirements import Requirement
 
 from tests.page.site import ROOT, shot, start
 from tests.page.test_programs import EXPERIMENT, asked
@@ -52,3 +54,14 @@ def test_who_presses_run_is_lent_the_gpu(space, chromium):
     assert "Request" in notes()[-1]["who"]
     shot(page, "zero")
     page.close()
+
+
+def test_a_space_gets_a_torch_that_zerogpu_knows():
+    """2.11 at most, by the Python that README's head asks a Space for; elsewhere the newest that is tested."""
+    python = re.search(r'^python_version: "(.+)"$', (ROOT / "README.md").read_text("utf-8"), re.M)[1]
+    lines = [line.partition("#")[0] for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines()]
+    asked = [Requirement(line) for line in lines if line.startswith("torch>")]
+    for version, newest in ((python, "2.11.0"), ("3.11.7", "2.13.0"), ("3.13.2", "2.13.0")):
+        (one,) = [one for one in asked if one.marker.evaluate({"python_full_version": version})]
+        known = [known for known in ("2.10.0", "2.11.0", "2.12.0", "2.13.0") if known in one.specifier]
+        assert known[-1] == newest
