@@ -1,4 +1,4 @@
-"""The page under load: how long a line takes from its arrival to the screen, and what thirty viewers cost."""
+"""The page under load: how soon a line is on the screen, what thirty viewers cost, what ten minutes leave behind."""
 
 import http.client
 import json
@@ -12,13 +12,17 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from components.links import packed
 from engine.bench.measuring import heading, line
 from engine.run.pool import Pool
+from engine.spec import Experiment
 from tests.page.conftest import CHROMIUM, FLAGS
 from tests.page.site import Site, start
 
 VIEWERS = 30
 TOKENS = 2000
+MINUTES, LOOK_S = 10, 30
+ROUND_S = 44  # what a round of all four lanes takes
 LANES = {
     name: {"backend": {"name": "simulated", "ttft_ms": 50.0, "tpot_ms": tpot}}
     for name, tpot in zip("ABCD", (4.0, 5.0, 6.0, 7.0), strict=True)
@@ -43,11 +47,11 @@ LAG = """(run) => {
 
 
 def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
-    """Four simulated lanes of 2,000 tokens each; `only`: lag or viewers."""
+    """Four simulated lanes of 2,000 tokens each; `only`: lag, viewers or memory."""
     kept: dict[str, Any] = {}
     site = start(Path(tempfile.mkdtemp()))
     try:
-        for name, measure in {"lag": lag, "viewers": viewers}.items():
+        for name, measure in {"lag": lag, "viewers": viewers, "memory": memory}.items():
             if not only or name in only:
                 kept[name] = measure(site)
     finally:
@@ -65,17 +69,7 @@ def lag(site: Site) -> dict[str, float]:
 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.goto(site.url)
-        page.wait_for_selector("#run:not([disabled])")
-        page.click("#preset-demo-without-a-model")
-        page.wait_for_selector(".stage .lane .badge.simulated")
-        page.click("#lane-add")
-        page.click("#lane-add")
-        page.fill("#tokens input", str(TOKENS))
-        page.click('#rounds label:has(input[value="1"])')
-        page.click("#run")
-        page.wait_for_selector(".stage[data-state=running]")
+        page = _racing(browser, site, 1)
         page.evaluate(LAG, page.evaluate("""() => {
             const event = new CustomEvent("save", { detail: {} });
             document.querySelector(".stage").dispatchEvent(event);
@@ -88,6 +82,41 @@ def lag(site: Site) -> dict[str, float]:
     print(heading("lines", "lag p50, ms", "lag p95, ms"))
     print(line(str(found["lines"]), f"{found['p50']:.0f}", f"{found['p95']:.0f}"))
     return found
+
+
+def _racing(browser: Any, site: Site, rounds: int) -> Any:
+    """The page on which the experiment runs."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.goto(f"{site.url}/?lanes={packed(Experiment.read({**experiment(), 'rounds': rounds}))}")
+    page.wait_for_selector("#message:has-text('came with the link')")
+    page.click("#run:not([disabled])")
+    page.wait_for_selector(".stage[data-state=running]")
+    return page
+
+
+def memory(site: Site) -> dict[str, list[float]]:
+    """The browser's heap after its garbage is collected, its nodes and its listeners, while a race goes on for long."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = _racing(browser, site, -(-60 * MINUTES // ROUND_S))
+        tools = page.context.new_cdp_session(page)
+        tools.send("Performance.enable")
+        seen = [_held(page, tools) for _ in range(60 * MINUTES // LOOK_S + 1)]
+        browser.close()
+    print(heading("minute", "heap, MB", "nodes", "listeners"))
+    for place, (heap, nodes, listeners) in enumerate(seen):
+        print(line(f"{place * LOOK_S / 60:.1f}", f"{heap:.1f}", str(nodes), str(listeners)))
+    return {"heap_mb": [heap for heap, *_ in seen]}
+
+
+def _held(page: Any, tools: Any) -> tuple[float, int, int]:
+    """Heap in MB, nodes and listeners, half a minute after the last look."""
+    page.wait_for_timeout(1000 * LOOK_S)
+    tools.send("HeapProfiler.collectGarbage")
+    found = {one["name"]: one["value"] for one in tools.send("Performance.getMetrics")["metrics"]}
+    return found["JSHeapUsedSize"] / 1e6, int(found["Nodes"]), int(found["JSEventListeners"])
 
 
 def viewers(site: Site) -> dict[str, float]:
