@@ -5,11 +5,8 @@ from typing import Any
 import torch
 
 from engine.decode.gpu_pass import WIDEST, Context, Pass, Weights
-from engine.decode.native import WHOLE, release
 from engine.decode.graphs import recorded
 from engine.decode.stepper import Stepper
-from engine.models.architecture import Architecture
-from engine.plan import Plan
 
 
 class Steps:

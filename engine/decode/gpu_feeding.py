@@ -1,4 +1,4 @@
-"""Decoding with the native step on a GPU: it feeds itself, several steps are one recording, tokens leave by a mailbox."""
+"""The native step of a GPU feeds itself: several steps are one recording, and tokens leave by a mailbox."""
 
 from typing import Any
 

@@ -7,9 +7,10 @@ import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from engine.kernels.decode_attention import Parts, decode_attention, workspace
+from engine.kernels.matrix import Matrix
 from engine.kernels.rms_norm import rms_norm
 from engine.kernels.rope import HeadNorm, rope_into_cache
-from engine.kernels.skinny import SKINNY, Matrix, Norm, product
+from engine.kernels.skinny import SKINNY, Norm, product
 from engine.kernels.swiglu import swiglu
 
 WIDEST = 16
@@ -143,7 +144,7 @@ class Pass:
 
 
 def _seen(columns: torch.Tensor, end: int, pad: torch.Tensor) -> torch.Tensor:
-    """Which columns each new token sees, [rows, 1, tokens, columns]; one before its text sees itself, for a finite sum."""
+    """The columns that each new token sees, [rows, 1, tokens, columns]; one before its text sees itself."""
     every = torch.arange(end, device=columns.device)
     near = every <= columns[:, None]
     text = every >= pad[:, None, None]

@@ -4,7 +4,8 @@ import sys
 
 import torch
 
-from engine.kernels.skinny import Matrix, Norm, product
+from engine.kernels.matrix import Matrix
+from engine.kernels.skinny import Norm, product
 
 DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cpu"
 CLOSE = {torch.float32: 5e-6, torch.bfloat16: 2e-2, torch.float16: 4e-3}
