@@ -1,5 +1,6 @@
 """The native step: a model's whole pass over new tokens as one call of a library compiled for this processor."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,19 +15,29 @@ FLOATS = 4
 
 
 class NativeStepper(Stepper):
-    """One request over packed weights and a cache of its own, which keeps float32 whatever the weights are.
+    """Requests over packed weights and a cache of their own, which keeps float32 whatever the weights are.
 
-    Tokens are taken back by forgetting their places: what lies behind `length` is never read.
+    What was padded on the left is not read, and every text begins at place 0. Tokens are taken back by forgetting
+    their places: what lies behind the last one is never read.
     """
 
-    def __init__(self, model: Any, decoder: Decoder):
+    native = True
+
+    def __init__(self, model: Any, decoder: Decoder, pad: Sequence[int]):
         super().__init__(model, [0])
         self.decoder = decoder
+        self.start = torch.tensor(pad)[:, None]
 
     def _forward(self, forward: Any, ids: torch.Tensor, keep: int) -> torch.Tensor:
-        logits = self.decoder.step(ids[0], self.length, keep)
-        self.length += ids.shape[1]
-        return logits[None]
+        count, width = ids.shape
+        places = torch.arange(self.length, self.length + width) - self.start
+        there = places >= 0
+        rows = torch.arange(count)[:, None].expand(count, width)[there]
+        last = there.sum(1).cumsum(0)[:, None]
+        wanted = (last + torch.arange(-keep, 0)).flatten()
+        logits = self.decoder.step(ids[there], rows, places[there], wanted)
+        self.length += width
+        return logits.view(count, keep, -1)
 
     def read(self, ids: torch.Tensor) -> torch.Tensor:
         return self._forward(None, ids, 1)
@@ -49,17 +60,18 @@ class Native:
 
     def __init__(self, model: Any, plan: Plan):
         kind = (plan.packed or {}).get("kind") or plan.dtype
-        self.fine = (plan.packed or {}).get("inputs") != 8
+        self.fine = plan.packed["inputs"] != 8 if plan.packed else plan.dtype == "float32"
         self.weights = Weights(model, kind, "int8" if kind == "int4" else kind)
         self.threads = plan.threads or torch.get_num_threads()
         self.decoder: Decoder | None = None
         release(model)
 
-    def stepper(self, model: Any, length: int) -> NativeStepper:
+    def stepper(self, model: Any, length: int, pad: Sequence[int] = (0,)) -> NativeStepper:
         length = -(-length // PLACES) * PLACES
-        if self.decoder is None or self.decoder.length != length:
-            self.decoder = Decoder(self.weights, length, self.threads, self.fine)
-        return NativeStepper(model, self.decoder)
+        if self.decoder is None or (self.decoder.length, self.decoder.rows) != (length, len(pad)):
+            self.decoder = None  # its memory is free before another one's is taken
+            self.decoder = Decoder(self.weights, length, self.threads, self.fine, len(pad))
+        return NativeStepper(model, self.decoder, pad)
 
     def stored(self) -> str:
         """What the layers' weights are kept in."""
@@ -81,7 +93,7 @@ class Native:
     def footprint(self, shape: Architecture) -> dict[str, Any]:
         """As engine.decode.footprint says it of other caches."""
         cache = self.decoder.cache
-        places = cache.shape[3]
+        places = self.decoder.length * self.decoder.rows
         return {
             "kind": "static",
             "bytes": cache.numel() * FLOATS,

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent / "step" / "decoder.cpp"
 BLOCK, GROUP, PLACES = 32, 32, 16
 """Rows that lie together, weights that share a scale in 4 bits, and places of the cache that share a vector."""
 KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
-MOST = 64
+MOST = 128
 """Tokens that are read at once."""
 
 Number, Address = ctypes.c_int64, ctypes.c_void_p
@@ -39,6 +39,11 @@ class _Config(ctypes.Structure):
         *((name, Address) for name in ("cosines", "sines", "final_norm")),
         ("head", _Matrix), ("embedding", _Matrix), ("layer", ctypes.POINTER(_Layer)), ("cache", Address),
     ]  # fmt: skip
+
+
+class _Text(ctypes.Structure):
+    _fields_ = [("ids", Address), ("rows", Address), ("places", Address), ("tokens", Number), ("wanted", Address),
+                ("keep", Number)]  # fmt: skip
 
 
 class Matrix:
@@ -137,17 +142,18 @@ def _layer(layer: Any, kind: str) -> dict[str, Any]:
 
 
 class Decoder:
-    """The compiled step over packed weights, with a cache for `length` tokens. Raises Refusal where it cannot be built.
+    """The compiled step over packed weights, with a cache of `length` tokens for each of `rows` texts.
 
-    `fine` inputs of integer products have 16 bits, others 8.
+    Raises Refusal where it cannot be built. `fine` inputs of integer products have 16 bits, others 8;
+    those of bfloat16 weights are float32, others bfloat16 in a prompt.
     """
 
-    def __init__(self, weights: Weights, length: int, threads: int, fine: bool):
+    def __init__(self, weights: Weights, length: int, threads: int, fine: bool, rows: int = 1):
         config = weights.config
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.length = -(-length // PLACES) * PLACES
-        self.vocabulary, self.weights = config.vocab_size, weights
-        shape = (config.num_hidden_layers, config.num_key_value_heads, 2, self.length, dim)
+        self.vocabulary, self.weights, self.rows = config.vocab_size, weights, rows
+        shape = (rows, config.num_hidden_layers, config.num_key_value_heads, 2, self.length, dim)
         self.cache = torch.zeros(shape)
         places = torch.arange(self.length)[None]
         turns = weights.rotary(torch.zeros(1), places)
@@ -166,14 +172,20 @@ class Decoder:
         if getattr(self, "handle", None):
             self.library.decoder_close(self.handle)
 
-    def step(self, ids: torch.Tensor, start: int, keep: int) -> torch.Tensor:
-        """Read ids [tokens] from place `start` on; logits of the last `keep` of them, float32 [keep, vocabulary]."""
-        logits = torch.empty(keep, self.vocabulary)
+    def step(self, ids: torch.Tensor, rows: torch.Tensor, places: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Read `ids`, each of the text in its row, at its place; the tokens of a row stand together and in order.
+
+        `wanted` are numbers of tokens, from small to large: their logits, float32 [wanted, vocabulary]. All int64.
+        """
+        logits = torch.empty(len(wanted), self.vocabulary)
+        told = 0
         for first in range(0, len(ids), MOST):
-            piece = ids[first : first + MOST].contiguous()
-            wanted = max(0, min(len(piece), keep - (len(ids) - first - len(piece))))
-            here = logits[keep - (len(ids) - first - len(piece)) - wanted :]
-            self.library.decoder_step(self.handle, piece.data_ptr(), len(piece), start + first, wanted, here.data_ptr())
+            piece = slice(first, min(first + MOST, len(ids)))
+            asked = wanted[(wanted >= first) & (wanted < piece.stop)] - first
+            parts = [part[piece].contiguous() for part in (ids, rows, places)]
+            text = _Text(*(part.data_ptr() for part in parts), len(parts[0]), asked.data_ptr(), len(asked))
+            self.library.decoder_step(self.handle, ctypes.byref(text), logits[told:].data_ptr())
+            told += len(asked)
         return logits
 
 
@@ -187,5 +199,5 @@ def _library() -> ctypes.CDLL:
     found.decoder_open.restype, found.decoder_open.argtypes = Address, [Address]
     found.decoder_close.restype, found.decoder_close.argtypes = None, [Address]
     found.decoder_step.restype = None
-    found.decoder_step.argtypes = [Address, Address, Number, Number, Number, Address]
+    found.decoder_step.argtypes = [Address, Address, Address]
     return found

@@ -57,11 +57,7 @@ class NativeStep(Optimization):
         name = "The native step"
         clashes = (
             (plan.device not in ("cpu", "cuda"), f"{name} is written for processors and NVIDIA GPUs: choose one."),
-            (
-                plan.batch > 1 and plan.device == "cpu",
-                f"{name} reads one request at a time: switch static batching off, or the native step.",
-            ),
-            (bool(plan.continuous), f"{name} reads one request at a time: switch continuous batching off, or it."),
+            (bool(plan.continuous), f"{name} has no slots for who comes later: switch continuous batching off, or it."),
             (plan.cache == "off", f"{name} writes into a KV cache of its own: set the KV cache to static."),
             (plan.offload, f"{name} needs its cache beside it: switch offloading off, or the native step."),
             (bool(plan.window or plan.kv_bits), f"{name} keeps all keys and values as they are: switch one off."),

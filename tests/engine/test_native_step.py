@@ -12,12 +12,12 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 LENGTH = 160
 
 
-def pair(kind: str, threads: int = 2, **knobs):
+def pair(kind: str, threads: int = 2, pad: tuple[int, ...] = (0,), **knobs):
     """A tiny model, and the native stepper over its packed weights."""
     changes = {"layer_types": ["full_attention"] * 2, "sliding_window": None} if kind == "mistral" else {}
     model, whole = tiny(kind, **changes), tiny(kind, **changes)
     plan = Plan("transformers", "m", native=True, threads=threads, **knobs)
-    return whole, Native(model, plan).stepper(model, LENGTH)
+    return whole, Native(model, plan).stepper(model, LENGTH, pad)
 
 
 def ids(tokens: int) -> torch.Tensor:
@@ -38,6 +38,42 @@ def test_logits_are_those_of_the_modules(kind, threads):
     stepper.rollback(7)
     torch.testing.assert_close(stepper.step(text[:, 133:150]), wanted[:, 133:150], rtol=1e-3, atol=1e-4)
     assert stepper.length == 150 and stepper.kv_bytes() == 2 * 2 * 2 * LENGTH * 16 * 4
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_batch_of_unequal_lengths_reads_each_text_as_if_it_were_alone(kind):
+    """Three prompts, padded on the left; together they are longer than what is read at once."""
+    pad = (0, 41, 7)
+    model, stepper = pair(kind, pad=pad)
+    width, rows = 90, [ids(100 - left)[0] for left in pad]
+    padded = torch.stack([torch.cat((torch.zeros(width + 10 - len(row), dtype=torch.long), row)) for row in rows])
+    wanted = [model(row[None]).logits[0] for row in rows]
+    found = stepper.prefill(padded[:, :width])
+    torch.testing.assert_close(found, torch.stack([w[-11:-10] for w in wanted]), rtol=1e-3, atol=1e-4)
+    stepper.step(padded[:, width : width + 1])
+    stepper.rollback(1)
+    found = stepper.step(padded[:, width:])
+    torch.testing.assert_close(found, torch.stack([w[-10:] for w in wanted]), rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("packed", [None, {"kind": "int8", "inputs": 16}, {"kind": "int4", "inputs": 8}])
+def test_how_many_tokens_are_read_together_changes_no_bit(packed):
+    """So that a batch, or a check of guesses, writes what one token at a time would have written."""
+    text = ids(29)
+    together = pair("llama", packed=packed)[1].step(text)
+    stepper = pair("llama", packed=packed)[1]
+    alone = torch.cat([stepper.step(text[:, place : place + 1]) for place in range(29)], dim=1)
+    assert torch.equal(together, alone)
+
+
+@torch.inference_mode()
+def test_prompts_may_be_read_in_16_bits_where_the_model_is():
+    model, stepper = pair("llama", dtype="bfloat16")
+    text = ids(100)
+    wanted = model(text).logits
+    assert (stepper.step(text) - wanted).norm() < 0.02 * wanted.norm()
 
 
 @torch.inference_mode()

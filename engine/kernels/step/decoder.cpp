@@ -1,11 +1,12 @@
 // A Llama-like decoder whose whole step is one call: every weight is read once, by all threads, in order.
 //
-// A layer is seven passes with a barrier after each: norm and QKV; turning and keeping; attention; output; norm, gate
-// and up; SwiGLU; down. engine/kernels/packed.py packs the weights. All sums are float32, or exact integers.
+// A step takes tokens of one or of several texts. A layer is seven passes with a barrier after each: norm and QKV;
+// turning and keeping; attention; output; norm, gate and up; SwiGLU; down. engine/kernels/packed.py packs the weights.
+// All sums are float32, or exact integers.
 
 #include <cmath>
-#include <limits>
 
+#include "attention.h"
 #include "products.h"
 #include "team.h"
 
@@ -14,8 +15,9 @@ struct Layer {
   const float *attention_norm, *feed_norm, *query_norm, *key_norm, *bias;
 };
 
-// `cache` is [layers][kv_heads][2][length][dim]: keys in blocks of 16 places, [length / 16][dim][16], then values.
-// `most` tokens can be read at once; `fine` inputs have 16 bits where weights are integers, others 8.
+// `cache` is [rows][layers][kv_heads][2][length][dim]: keys in blocks of 16 places, [length / 16][dim][16], then values.
+// `most` tokens can be read at once; `fine` inputs have 16 bits where weights are integers, others 8. Where weights are
+// bfloat16, fine inputs are float32, others bfloat16 in a prompt.
 struct Config {
   int64_t layers, hidden, heads, kv_heads, dim, feed, vocabulary, length, most, threads, fine;
   float epsilon, scale;
@@ -25,26 +27,35 @@ struct Config {
   float* cache;
 };
 
+// Tokens, each of row `rows[i]` at place `places[i]`; those of a row stand together and in order. `wanted` [keep] are
+// the numbers of those whose logits are asked for.
+struct Text {
+  const int64_t *ids, *rows, *places, tokens, *wanted, keep;
+};
+
 class Decoder {
  public:
-  explicit Decoder(const Config& config) : c(config), team(c.threads), inputs(c.threads) {
-    for (auto& input : inputs) input.reserve(c.most, std::max({c.hidden, c.feed, c.heads * c.dim}));
+  explicit Decoder(const Config& config) : c(config), team(c.threads), inputs(c.threads + 1) {
+    const int64_t widest = std::max({c.hidden, c.feed, c.heads * c.dim});
+    for (int64_t number = 0; number <= c.threads; ++number)
+      inputs[number].reserve(number < c.threads ? FEW : c.most, widest);
     hidden.resize(c.most * c.hidden);
     mixed.resize(c.most * wide() * c.dim);
     attended.resize(c.most * c.heads * c.dim);
     both.resize(c.most * 2 * c.feed);
-    scores.resize(c.threads * (c.length + WIDTH));
+    scores.resize(c.threads * TOGETHER * room());
   }
 
-  // Read `tokens` ids from place `start` on; logits of the last `keep` of them, [keep, vocabulary].
-  void step(const int64_t* ids, int64_t tokens, int64_t start, int64_t keep, float* logits) {
+  // Read a text's tokens; logits [keep, vocabulary].
+  void step(const Text& text, float* logits) {
+    cut(text);
     team.run([&](int64_t number) {
-      embed(ids, tokens);
+      embed(text);
       team.meet();
-      for (int64_t layer = 0; layer < c.layers; ++layer) pass(layer, tokens, start, number);
-      if (!keep) return;
-      Input& x = norm(hidden.data() + (tokens - keep) * c.hidden, c.final_norm, keep, c.head, number);
-      times(c.head, x, keep, [&](int64_t token, int64_t row, Vector y) {
+      for (int64_t layer = 0; layer < c.layers; ++layer) pass(layer, text, number);
+      if (!text.keep) return;
+      const Input& x = norm(c.final_norm, text.keep, c.head, number, [&](int64_t token) { return text.wanted[token]; });
+      times(c.head, x, text.keep, [&](int64_t token, int64_t row, Vector y) {
         for (int64_t lane = 0; lane < std::min(WIDTH, c.vocabulary - row); ++lane)
           logits[token * c.vocabulary + row + lane] = y[lane];
       });
@@ -53,31 +64,48 @@ class Decoder {
   }
 
  private:
-  int64_t wide() const { return c.heads + 2 * c.kv_heads; }
+  static constexpr int64_t FEW = 4;     // tokens that each thread prepares for itself: quicker than to wait for another
+  static constexpr int64_t SLICE = 64;  // tokens that a thread multiplies with a block of weights at a time
+  static constexpr int64_t PROMPT = 32;  // from so many tokens on a step waits for arithmetic, and no more for weights
 
-  void embed(const int64_t* ids, int64_t tokens) {
-    for (int64_t token; (token = team.take()) < tokens;)
-      for (int64_t i = 0; i < c.hidden; ++i) hidden[token * c.hidden + i] = c.embedding.at(ids[token], i);
+  int64_t wide() const { return c.heads + 2 * c.kv_heads; }
+  int64_t room() const { return c.length + 2 * WIDTH; }
+  bool fine(const Matrix& m, int64_t tokens) const { return c.fine || (!m.whole() && tokens < PROMPT); }
+
+  // Neighbours in one text attend together.
+  void cut(const Text& text) {
+    tiles.clear();
+    for (int64_t first = 0, count; first < text.tokens; first += count) {
+      const int64_t last = first + TOGETHER - 1;
+      count = last < text.tokens && text.rows[last] == text.rows[first] ? TOGETHER : 1;
+      tiles.push_back({first, count});
+    }
   }
 
-  void pass(int64_t place, int64_t tokens, int64_t start, int64_t number) {
+  void embed(const Text& text) {
+    for (int64_t token; (token = team.take()) < text.tokens;)
+      for (int64_t i = 0; i < c.hidden; ++i) hidden[token * c.hidden + i] = c.embedding.at(text.ids[token], i);
+  }
+
+  void pass(int64_t place, const Text& text, int64_t number) {
     const Layer& layer = c.layer[place];
-    const int64_t size = wide() * c.dim;
+    const int64_t size = wide() * c.dim, tokens = text.tokens;
+    const auto each = [](int64_t token) { return token; };
     const auto add = [&](int64_t token, int64_t row, Vector y) {
       if (row < c.hidden) store(&hidden[token * c.hidden + row], load(&hidden[token * c.hidden + row]) + y);
     };
-    times(layer.qkv, norm(hidden.data(), layer.attention_norm, tokens, layer.qkv, number), tokens,
+    times(layer.qkv, norm(layer.attention_norm, tokens, layer.qkv, number, each), tokens,
           [&](int64_t token, int64_t row, Vector y) {
             if (row < size) store(&mixed[token * size + row], layer.bias ? y + load(layer.bias + row) : y);
           });
     team.meet();
-    turn(layer, place, tokens, start);
+    turn(layer, place, text);
     team.meet();
-    attend(place, tokens, start, number);
+    attend_all(place, text, number);
     team.meet();
-    times(layer.out, take(attended.data(), c.heads * c.dim, tokens, layer.out, number), tokens, add);
+    times(layer.out, attended_input(tokens, layer.out, number), tokens, add);
     team.meet();
-    times(layer.gate_up, norm(hidden.data(), layer.feed_norm, tokens, layer.gate_up, number), tokens,
+    times(layer.gate_up, norm(layer.feed_norm, tokens, layer.gate_up, number, each), tokens,
           [&](int64_t token, int64_t row, Vector y) {
             if (row < 2 * c.feed) store(&both[token * 2 * c.feed + row], y);
           });
@@ -86,66 +114,76 @@ class Decoder {
     team.meet();
   }
 
-  // RMSNorm, arXiv:1910.07467. Every thread makes its own copy: that is quicker than to wait for another's.
-  Input& norm(const float* from, const float* weight, int64_t tokens, const Matrix& reader, int64_t number) {
-    Input& x = inputs[number];
-    x.depth = c.hidden;
-    for (int64_t token = 0; token < tokens; ++token, from += c.hidden) {
+  // What `fill(token, to)` writes for each token, rounded as its reader wants it. Each thread has a copy of its own of
+  // a few tokens; many are shared.
+  template <typename Fill>
+  const Input& prepare(int64_t tokens, const Matrix& reader, int64_t number, Fill fill) {
+    const bool alone = tokens <= FEW;
+    Input& x = inputs[alone ? number : team.size];
+    for (int64_t token = alone ? 0 : team.take(); token < tokens; token = alone ? token + 1 : team.take()) {
+      fill(token, &x.values[token * reader.depth]);
+      x.round(token, reader, fine(reader, tokens));
+    }
+    if (!alone) team.meet();
+    return x;
+  }
+
+  // RMSNorm, arXiv:1910.07467, of those tokens that `which` names.
+  template <typename Which>
+  const Input& norm(const float* weight, int64_t tokens, const Matrix& reader, int64_t number, Which which) {
+    return prepare(tokens, reader, number, [&](int64_t token, float* to) {
+      const float* from = &hidden[which(token) * c.hidden];
       Vector sum = {};
       for (int64_t i = 0; i < c.hidden; i += WIDTH) sum += load(from + i) * load(from + i);
       const float inverse = 1.f / std::sqrt(total(sum) / c.hidden + c.epsilon);
-      for (int64_t i = 0; i < c.hidden; i += WIDTH)
-        store(&x.values[token * c.hidden + i], load(from + i) * inverse * load(weight + i));
-    }
-    x.round(tokens, reader, c.fine);
-    return x;
+      for (int64_t i = 0; i < c.hidden; i += WIDTH) store(to + i, load(from + i) * inverse * load(weight + i));
+    });
   }
 
-  Input& take(const float* from, int64_t depth, int64_t tokens, const Matrix& reader, int64_t number) {
-    Input& x = inputs[number];
-    x.depth = depth;
-    std::copy(from, from + tokens * depth, x.values.begin());
-    x.round(tokens, reader, c.fine);
-    return x;
+  const Input& attended_input(int64_t tokens, const Matrix& reader, int64_t number) {
+    return prepare(tokens, reader, number, [&](int64_t token, float* to) {
+      const float* from = &attended[token * reader.depth];
+      std::copy(from, from + reader.depth, to);
+    });
   }
 
   // SiLU(gate) x up, arXiv:2002.05202.
-  Input& swiglu(int64_t tokens, const Matrix& reader, int64_t number) {
-    Input& x = inputs[number];
-    x.depth = c.feed;
-    for (int64_t token = 0; token < tokens; ++token)
-      for (int64_t i = 0; i < c.feed; i += WIDTH) {
-        const float* gate = &both[token * 2 * c.feed + i];
-        store(&x.values[token * c.feed + i], load(gate) / (1.f + exponential(-load(gate))) * load(gate + c.feed));
-      }
-    x.round(tokens, reader, c.fine);
-    return x;
+  const Input& swiglu(int64_t tokens, const Matrix& reader, int64_t number) {
+    return prepare(tokens, reader, number, [&](int64_t token, float* to) {
+      const float *gate = &both[token * 2 * c.feed], *up = gate + c.feed;
+      for (int64_t i = 0; i < c.feed; i += WIDTH)
+        store(to + i, load(gate + i) / (1.f + exponential(-load(gate + i))) * load(up + i));
+    });
   }
 
   template <typename Put>
   void times(const Matrix& m, const Input& x, int64_t tokens, Put put) {
-    const int64_t blocks = m.rows / BLOCK, shares = team.size * 4;
-    const int64_t chunk = std::max<int64_t>(1, std::min<int64_t>(16, blocks / shares));
-    for (int64_t first; (first = team.take() * chunk) < blocks;)
-      product(m, x, c.fine, tokens, first, std::min(first + chunk, blocks), put);
+    const int64_t blocks = m.rows / BLOCK, slices = (tokens + SLICE - 1) / SLICE;
+    const int64_t chunk = std::max<int64_t>(1, std::min<int64_t>(16, blocks / (team.size * 4)));
+    for (int64_t job; (job = team.take()) < (blocks + chunk - 1) / chunk * slices;) {
+      const int64_t first = job / slices * chunk, token = job % slices * SLICE;
+      product(m, x, fine(m, tokens), {token, std::min(token + SLICE, tokens)}, {first, std::min(first + chunk, blocks)}, put);
+    }
   }
 
-  float* keys(int64_t layer, int64_t head) const { return c.cache + (layer * c.kv_heads + head) * 2 * c.length * c.dim; }
-  float* values(int64_t layer, int64_t head) const { return keys(layer, head) + c.length * c.dim; }
+  float* keys(int64_t row, int64_t layer, int64_t head) const {
+    return c.cache + ((row * c.layers + layer) * c.kv_heads + head) * 2 * c.length * c.dim;
+  }
+  float* values(int64_t row, int64_t layer, int64_t head) const { return keys(row, layer, head) + c.length * c.dim; }
 
   // Turn queries and keys by their places (RoPE, arXiv:2104.09864), and keep keys and values.
-  void turn(const Layer& layer, int64_t place_of_layer, int64_t tokens, int64_t start) {
-    for (int64_t job; (job = team.take()) < tokens * wide();) {
-      const int64_t token = job / wide(), head = job % wide(), place = start + token;
+  void turn(const Layer& layer, int64_t place_of_layer, const Text& text) {
+    for (int64_t job; (job = team.take()) < text.tokens * wide();) {
+      const int64_t token = job / wide(), head = job % wide(), place = text.places[token], row = text.rows[token];
       float* x = &mixed[job * c.dim];
       if (head >= c.heads + c.kv_heads) {
-        std::copy(x, x + c.dim, values(place_of_layer, head - c.heads - c.kv_heads) + place * c.dim);
+        std::copy(x, x + c.dim, values(row, place_of_layer, head - c.heads - c.kv_heads) + place * c.dim);
         continue;
       }
       if (const float* weight = head < c.heads ? layer.query_norm : layer.key_norm) scale(x, weight);
       rotate(x, place);
       if (head < c.heads) continue;
-      float* kept = keys(place_of_layer, head - c.heads) + place / WIDTH * WIDTH * c.dim + place % WIDTH;
+      float* kept = keys(row, place_of_layer, head - c.heads) + place / WIDTH * WIDTH * c.dim + place % WIDTH;
       for (int64_t i = 0; i < c.dim; ++i) kept[i * WIDTH] = x[i];
     }
   }
@@ -167,59 +205,28 @@ class Decoder {
     }
   }
 
-  // Scores, softmax and weighted values of one head and token at a time; sixteen places share a vector.
-  void attend(int64_t layer, int64_t tokens, int64_t start, int64_t number) {
-    const int64_t sharing = c.heads / c.kv_heads;
-    float* score = &scores[number * (c.length + WIDTH)];
-    for (int64_t job; (job = team.take()) < tokens * c.heads;) {
-      const int64_t head = job / tokens, token = job % tokens, seen = start + token + 1;
-      const float* q = &mixed[(token * wide() + head) * c.dim];
-      const float most = rate(q, keys(layer, head / sharing), seen, score);
-      Vector sums = {};
-      for (int64_t place = 0; place < seen; place += WIDTH) {
-        const Vector e = exponential(load(score + place) - most);
-        store(score + place, e);
-        sums += e;
-      }
-      weigh(score, values(layer, head / sharing), seen, total(sums), &attended[(token * c.heads + head) * c.dim]);
-    }
-  }
-
-  // Scores of the first `seen` places, and the largest; those after them, up to a full vector, are minus infinity.
-  float rate(const float* q, const float* key, int64_t seen, float* score) const {
-    Vector most = Vector{} - std::numeric_limits<float>::infinity();
-    for (int64_t place = 0; place < seen; place += WIDTH, key += WIDTH * c.dim) {
-      Vector sums[4] = {};
-      for (int64_t i = 0; i < c.dim; i += 4)
-        for (int64_t chain = 0; chain < 4; ++chain) sums[chain] += load(key + (i + chain) * WIDTH) * q[i + chain];
-      Vector found = ((sums[0] + sums[1]) + (sums[2] + sums[3])) * c.scale;
-      for (int64_t lane = seen - place; lane < WIDTH; ++lane) found[lane] = -std::numeric_limits<float>::infinity();
-      store(score + place, found);
-      most = larger(most, found);
-    }
-    return largest(most);
-  }
-
-  void weigh(const float* weight, const float* value, int64_t seen, float sum, float* out) const {
-    for (int64_t part = 0; part < c.dim; part += 64) {
-      const int64_t vectors = std::min<int64_t>(4, (c.dim - part) / WIDTH);
-      Vector sums[4] = {};
-      for (int64_t place = 0; place < seen; ++place)
-        for (int64_t i = 0; i < vectors; ++i) sums[i] += load(value + place * c.dim + part + i * WIDTH) * weight[place];
-      for (int64_t i = 0; i < vectors; ++i) store(out + part + i * WIDTH, sums[i] / sum);
+  void attend_all(int64_t layer, const Text& text, int64_t number) {
+    const int64_t sharing = c.heads / c.kv_heads, cuts = tiles.size();
+    for (int64_t job; (job = team.take()) < cuts * c.heads;) {
+      const auto [token, count] = tiles[job % cuts];
+      const int64_t head = job / cuts, row = text.rows[token];
+      const Attention a{&mixed[(token * wide() + head) * c.dim], keys(row, layer, head / sharing),
+                        values(row, layer, head / sharing), c.dim, text.places[token] + 1, c.scale,
+                        &scores[number * TOGETHER * room()], &attended[(token * c.heads + head) * c.dim],
+                        wide() * c.dim, room(), c.heads * c.dim};
+      count == TOGETHER ? attend<TOGETHER>(a) : attend<1>(a);
     }
   }
 
   const Config c;
   Team team;
-  std::vector<Input> inputs;
+  std::vector<Input> inputs;  // one for each thread, and the one that is shared
   std::vector<float> hidden, mixed, attended, both, scores;
+  std::vector<std::pair<int64_t, int64_t>> tiles;  // the first token and the number of those that attend together
 };
 
 extern "C" {
 void* decoder_open(const Config* config) { return new Decoder(*config); }
 void decoder_close(void* decoder) { delete static_cast<Decoder*>(decoder); }
-void decoder_step(void* decoder, const int64_t* ids, int64_t tokens, int64_t start, int64_t keep, float* logits) {
-  static_cast<Decoder*>(decoder)->step(ids, tokens, start, keep, logits);
-}
+void decoder_step(void* decoder, const Text* text, float* logits) { static_cast<Decoder*>(decoder)->step(*text, logits); }
 }

@@ -37,42 +37,51 @@ struct Matrix {
   }
 };
 
-// Inputs [tokens, depth] as floats, and as integers of 16 bits in two parts, or of 8 bits in `high` alone.
+// Inputs [tokens, depth] as floats; as bfloat16 numbers in `shorts`; and as integers of 16 bits in two parts, or of 8
+// bits in `high` alone.
 // With INT8 weights the parts are unsigned and 128 was added to the high one; with INT4 weights both are signed.
 struct Input {
-  int64_t depth = 0;
   std::vector<float> values, scales;
+  std::vector<int16_t> shorts;
   std::vector<int8_t> high, low;
   std::vector<int32_t> groups;  // sums of the integers in each group, [tokens][depth / 32]
 
   void reserve(int64_t tokens, int64_t widest) {
     values.resize(tokens * widest);
+    shorts.resize(tokens * widest);
     high.resize(tokens * widest);
     low.resize(tokens * widest);
     scales.resize(tokens);
     groups.resize(tokens * widest / GROUP);
   }
 
-  void round(int64_t tokens, const Matrix& reader, bool fine) {
-    if (!reader.whole()) return;
-    for (int64_t token = 0; token < tokens; ++token) {
-      const float* row = &values[token * depth];
-      Vector most = {};
-      for (int64_t i = 0; i < depth; i += WIDTH) most = larger(most, magnitude(load(row + i)));
-      const float peak = largest(most), top = fine ? 32639.f : 127.f;
-      scales[token] = peak / top;
-      const float factor = peak > 0 ? top / peak : 0.f;
-      for (int64_t i = 0; i < depth; i += WIDTH) {
-        const Whole q = __builtin_convertvector(nearest(load(row + i) * factor), Whole);
-        split(q, token * depth + i, reader.kind == INT4, fine);
-        int32_t& sum = groups[(token * depth + i) / GROUP];
-        if (i % GROUP == 0) sum = 0;
-        for (int64_t lane = 0; lane < WIDTH; ++lane) sum += q[lane];
+  void round(int64_t token, const Matrix& reader, bool fine) {
+    if (!reader.whole()) return fine ? void() : shorten(token, reader.depth);
+    const int64_t depth = reader.depth;
+    const float* row = &values[token * depth];
+    Vector most = {};
+    for (int64_t i = 0; i < depth; i += WIDTH) most = larger(most, magnitude(load(row + i)));
+    const float peak = largest(most), top = fine ? 32639.f : 127.f;
+    scales[token] = peak / top;
+    const float factor = peak > 0 ? top / peak : 0.f;
+    for (int64_t i = 0; i < depth; i += GROUP) {
+      Whole sum = {};
+      for (int64_t half = i; half < i + GROUP; half += WIDTH) {
+        const Whole q = __builtin_convertvector(nearest(load(row + half) * factor), Whole);
+        split(q, token * depth + half, reader.kind == INT4, fine);
+        sum += q;
       }
+      groups[(token * depth + i) / GROUP] = total(sum);
     }
   }
 
  private:
+  void shorten(int64_t token, int64_t depth) {
+    typedef int16_t Shorts __attribute__((vector_size(32), aligned(2)));
+    for (int64_t i = token * depth; i < (token + 1) * depth; i += WIDTH)
+      *reinterpret_cast<Shorts*>(&shorts[i]) = __builtin_convertvector(halves(load(&values[i])), Shorts);
+  }
+
   void split(Whole q, int64_t at, bool is_signed, bool fine) {
     typedef int8_t Bytes __attribute__((vector_size(16), aligned(1)));
     const Whole top = !fine ? q : is_signed ? (q + 128) >> 8 : q >> 8;
@@ -82,7 +91,7 @@ struct Input {
   }
 };
 
-inline Whole four(const int8_t* from) {  // four neighbouring inputs in each lane
+inline Whole four(const void* from) {  // four neighbouring bytes in each lane
   int32_t packed;
   std::memcpy(&packed, from, 4);
   return Whole{} + packed;
@@ -114,6 +123,17 @@ inline void block_bfloat16(const Matrix& m, const Input& x, int64_t token, int64
         y[t][half] += even[half] * in[t * m.depth + k];
         y[t][half] += odd[half] * in[t * m.depth + k + 1];
       }
+  }
+}
+
+template <int TOKENS>
+inline void block_pairs(const Matrix& m, const Input& x, int64_t token, int64_t block, Vector (*y)[2]) {
+  const uint16_t* w = static_cast<const uint16_t*>(m.data) + block * BLOCK * m.depth;
+  const int16_t* in = &x.shorts[token * m.depth];
+  for (int64_t k = 0; k < m.depth; k += 2, w += 2 * BLOCK) {
+    const Whole value[2] = {raw(w), raw(w + BLOCK)};
+    for (int t = 0; t < TOKENS; ++t)
+      for (int half = 0; half < 2; ++half) y[t][half] = pairs(y[t][half], four(&in[t * m.depth + k]), value[half]);
   }
 }
 
@@ -169,20 +189,28 @@ template <int TOKENS, typename Put>
 inline void block_of(const Matrix& m, const Input& x, bool fine, int64_t token, int64_t block, Put put) {
   Vector y[TOKENS][2] = {};
   if (m.kind == FLOAT32) block_float32<TOKENS>(m, x, token, block, y);
-  if (m.kind == BFLOAT16) block_bfloat16<TOKENS>(m, x, token, block, y);
+  if (m.kind == BFLOAT16)
+    fine || !PAIRS ? block_bfloat16<TOKENS>(m, x, token, block, y) : block_pairs<TOKENS>(m, x, token, block, y);
   if (m.kind == INT8) fine ? block_int8<TOKENS, true>(m, x, token, block, y) : block_int8<TOKENS, false>(m, x, token, block, y);
   if (m.kind == INT4) fine ? block_int4<TOKENS, true>(m, x, token, block, y) : block_int4<TOKENS, false>(m, x, token, block, y);
   for (int t = 0; t < TOKENS; ++t)
     for (int half = 0; half < 2; ++half) put(token + t, block * BLOCK + half * WIDTH, y[t][half]);
 }
 
-// y = W x for blocks [first, last): put(token, row, sixteen sums). A block stays in a cache for all tokens.
+struct Span {
+  int64_t first, last;
+};
+
+// y = W x for some blocks and tokens: put(token, row, sixteen sums). A block stays in a cache for all tokens, and as
+// many of them are multiplied at once as sums fit into a processor's registers.
 template <typename Put>
-inline void product(const Matrix& m, const Input& x, bool fine, int64_t tokens, int64_t first, int64_t last, Put put) {
-  for (int64_t block = first; block < last; ++block) {
-    int64_t token = 0;
-    for (; token + 6 <= tokens; token += 6) block_of<6>(m, x, fine, token, block, put);
-    for (; token + 3 <= tokens; token += 3) block_of<3>(m, x, fine, token, block, put);
-    for (; token < tokens; ++token) block_of<1>(m, x, fine, token, block, put);
+inline void product(const Matrix& m, const Input& x, bool fine, Span tokens, Span blocks, Put put) {
+  const bool wide = m.whole() && (fine || m.kind == INT4);
+  for (int64_t block = blocks.first; block < blocks.last; ++block) {
+    int64_t token = tokens.first;
+    for (; !wide && token + 8 <= tokens.last; token += 8) block_of<8>(m, x, fine, token, block, put);
+    for (; token + 4 <= tokens.last; token += 4) block_of<4>(m, x, fine, token, block, put);
+    for (; token + 2 <= tokens.last; token += 2) block_of<2>(m, x, fine, token, block, put);
+    for (; token < tokens.last; ++token) block_of<1>(m, x, fine, token, block, put);
   }
 }

@@ -32,10 +32,24 @@ inline float total(Vector v) {
 #endif
 }
 
+inline int32_t total(Whole v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_epi32((__m512i)v);
+#else
+  int32_t sum = 0;
+  for (int64_t lane = 0; lane < WIDTH; ++lane) sum += v[lane];
+  return sum;
+#endif
+}
+
 inline float largest(Vector v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)v);
+#else
   float most = v[0];
   for (int64_t lane = 1; lane < WIDTH; ++lane) most = v[lane] > most ? v[lane] : most;
   return most;
+#endif
 }
 
 inline Vector magnitude(Vector v) { return v < 0.f ? -v : v; }
@@ -60,6 +74,28 @@ inline Vector exponential(Vector x) {
   sum = sum * rest + 5.0000001201e-1f;
   sum = sum * rest * rest + rest + 1.f;
   return sum * bits((__builtin_convertvector(power, Whole) + 127) << 23);
+}
+
+#if defined(__AVX512BF16__)
+constexpr bool PAIRS = true;
+#else
+constexpr bool PAIRS = false;
+#endif
+
+// sums + the products of two bfloat16 numbers with two others, in each of 16 lanes; only where there are PAIRS.
+inline Vector pairs(Vector sums, Whole two, Whole others) {
+#if defined(__AVX512BF16__)
+  return (Vector)_mm512_dpbf16_ps((__m512)sums, (__m512bh)two, (__m512bh)others);
+#else
+  return sums;
+#endif
+}
+
+// The nearest bfloat16 numbers, those between two going to the even one.
+inline Whole halves(Vector v) {
+  Whole same;
+  std::memcpy(&same, &v, sizeof same);
+  return (same + 0x7fff + ((same >> 16) & 1)) >> 16;
 }
 
 // sums + the products of four unsigned bytes with four signed ones, in each of 16 lanes.
