@@ -95,6 +95,27 @@ def _gathered(
 
 
 @triton.jit
+def _left(
+    out, parts, peaks, totals, arrived, peak, total, sums, pair, split, active, row, head,
+    SPLITS: tl.constexpr, SIZE: tl.constexpr, D: tl.constexpr, HEADS: tl.constexpr,
+    GROUP: tl.constexpr, ROWS: tl.constexpr, M: tl.constexpr, R: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """A part is left for the program that comes last, which brings all parts together."""
+    line, column = tl.arange(0, M), tl.arange(0, D)
+    mine = (pair * SPLITS + split) * ROWS + line
+    tl.store(peaks + mine, peak, mask=line < ROWS)
+    tl.store(totals + mine, total, mask=line < ROWS)
+    inside = (line < ROWS)[:, None] & (column < SIZE)[None, :]
+    tl.store(parts + mine[:, None] * SIZE + column[None, :], sums, mask=inside)
+    tl.debug_barrier()  # every thread has written before one of them says so
+    if tl.atomic_add(arrived + pair, 1, sem="acq_rel", scope="gpu") == active - 1:
+        _gathered(
+            out, parts, peaks, totals, pair, active, row, head, SPLITS, SIZE, D, HEADS, GROUP, ROWS, R, TILE
+        )  # fmt: skip
+        tl.store(arrived + pair, 0)
+
+
+@triton.jit
 def _targets(out, row, head, line, SIZE: tl.constexpr, HEADS: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr):
     """Where the query rows of a kv head lie in the result [rows, tokens, heads x SIZE]."""
     return out + row * (ROWS // GROUP * HEADS * SIZE) + (line // GROUP * HEADS + head * GROUP + line % GROUP) * SIZE
@@ -173,15 +194,10 @@ def _decode(
         target = _targets(out, row, head, line, SIZE, HEADS, GROUP, ROWS)
         tl.store(target[:, None] + column[None, :], result.to(out.dtype.element_ty), mask=inside)
     elif SPLITS > 1:
-        mine = (pair * SPLITS + split) * ROWS + line
-        tl.store(peaks + mine, peak, mask=line < ROWS)
-        tl.store(totals + mine, total, mask=line < ROWS)
-        tl.store(parts + mine[:, None] * SIZE + column[None, :], sums, mask=inside)
-        tl.debug_barrier()  # every thread has written before one of them says so
-        if tl.atomic_add(arrived + pair, 1, sem="acq_rel", scope="gpu") == active - 1:
-            _gathered(out, parts, peaks, totals, pair, active, row, head,
-                      SPLITS, SIZE, D, HEADS, GROUP, ROWS, R, TILE)  # fmt: skip
-            tl.store(arrived + pair, 0)
+        _left(
+            out, parts, peaks, totals, arrived, peak, total, sums, pair, split, active, row, head,
+            SPLITS, SIZE, D, HEADS, GROUP, ROWS, M, R, TILE,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
