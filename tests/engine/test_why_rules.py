@@ -130,6 +130,32 @@ def test_requests_that_share_steps_and_one_that_is_alone():
     assert company.alone(pair(shared, lane("A"), output_tok_per_s="slower")) is None
 
 
+SPLIT = {"effective__tensor_parallel": {"kind": 3}, "effective__launches": profile(400, linear=0.2, all_reduce=0.7)}
+
+
+def test_ranks_are_explained_by_their_exchange_and_not_by_the_threads_of_one_of_them():
+    whole = lane(
+        "A", ms=40.0, effective__threads=2, ceiling=ceiling(5e8, 0.3), effective__launches=profile(300, mm=0.9)
+    )
+    ranks = lane("B", ms=200.0, effective__threads=1, ceiling=ceiling(5e8, 0.06), **SPLIT)
+    moved = {"output_tok_per_s": "slower", "tpot_ms": "slower"}
+    found = explain(pair(ranks, whole, **moved))
+    assert [one.rule for one in found] == ["ranks"] and found[0].attempts == ({"lane.opts.tensor_parallel": False},)
+    assert "3 ranks read a part of the weights each, and a step takes 200 ms against 40 ms, 140 ms" in found[0].sentence
+    turned = explain(pair(whole, ranks, **dict.fromkeys(moved, "faster")))
+    assert [(one.rule, one.explains) for one in turned] == [("ranks", "faster")]
+    unprofiled = lane("B", ms=200.0, effective__tensor_parallel={"kind": 3})
+    assert company.ranks(pair(unprofiled, whole, tpot_ms="slower")).sentence.endswith("200 ms against 40 ms.")
+
+
+@pytest.mark.parametrize("several", [{"effective__replicas": {"kind": 2}}, {"effective__tensor_parallel": {"kind": 2}}])
+def test_threads_of_one_of_several_processes_explain_nothing(several):
+    two, one = ({"effective__threads": count, "ceiling": ceiling(5e8, 0.3)} for count in (2, 1))
+    moved = {"tpot_ms": "faster"}
+    assert "2 threads read" in traffic.threads(pair(lane("A", ms=20.0, **two), lane("B", **one), **moved)).sentence
+    assert traffic.threads(pair(lane("A", ms=20.0, **two), lane("B", **one, **several), **moved)) is None
+
+
 def test_empty_places_of_a_ragged_batch():
     wasted = lane("B", occupancy={"idle": 0.42, "padding": 0.05}, lane__opts={"batching": {"size": 4}})
     found = company.empty_places(pair(wasted, lane("A"), output_tok_per_s="faster"))

@@ -5,7 +5,7 @@ from typing import Any
 
 from engine.measure.why.attempts import possible
 from engine.measure.why.caches import prefix, recomputing, small_cache
-from engine.measure.why.company import alone, empty_places, queueing, replicas, sharing
+from engine.measure.why.company import alone, empty_places, queueing, ranks, replicas, sharing
 from engine.measure.why.compiling import payback, recompiles
 from engine.measure.why.evidence import OPPOSITE, Finding, Pair, Side
 from engine.measure.why.guessing import acceptance
@@ -15,7 +15,7 @@ from engine.measure.why.work import same_work, time_split, widening
 from engine.spec import Experiment
 
 RULES = (
-    recompiles, recomputing, acceptance, sharing, replicas, alone, queueing, widening, bytes_read, bytes_wasted,
+    recompiles, recomputing, acceptance, sharing, replicas, ranks, alone, queueing, widening, bytes_read, bytes_wasted,
     threads, time_split, prefix, first_token, small_cache, same_work, empty_places, payback,
 )  # fmt: skip
 """In order of strength: the first that explains the headline's direction is what the verdict's sentence says."""

@@ -1,6 +1,7 @@
 """Rules on requests that share the engine: who shares a step, who waits, and which places stand empty."""
 
-from engine.measure.why.evidence import Finding, Pair, Side, figure, ms, said, times
+from engine.measure.why.evidence import Finding, Pair, figure, ms, said, times
+from engine.measure.why.work import split
 from engine.registry import optimizations
 
 MORE = 1.2
@@ -88,7 +89,7 @@ def queueing(pair: Pair) -> Finding | None:
 def replicas(pair: Pair) -> Finding | None:
     """Several workers side by side: as many steps at once, each somewhat longer."""
     mine, other = pair.lane, pair.over
-    count, before = (_workers(side) for side in (mine, other))
+    count, before = mine.workers, other.workers
     word = pair.moved("output_tok_per_s")
     if count <= before or word is None or not mine.step_ms or not other.step_ms:
         return None
@@ -103,5 +104,19 @@ def replicas(pair: Pair) -> Finding | None:
     return Finding("replicas", sentence, evidence, word)
 
 
-def _workers(side: Side) -> int:
-    return side.get("effective.replicas.kind") or 1
+def ranks(pair: Pair) -> Finding | None:
+    """The layers split among processes: each reads less, and all exchange their parts twice in every layer."""
+    mine, other = pair.lane, pair.over
+    word = pair.moved("tpot_ms")
+    if mine.ranks <= other.ranks or word not in ("faster", "slower") or not mine.step_ms or not other.step_ms:
+        return None
+    parts = split(mine)
+    exchange = parts.ms["exchange"] if parts else None
+    took = f"a step takes {ms(mine.step_ms)} against {ms(other.step_ms)}"
+    told = f", {ms(exchange)} of it for exchanging parts between the ranks in every layer" if exchange else ""
+    sentence = f"In {mine.name} {mine.ranks} ranks read a part of the weights each, and {took}{told}."
+    evidence = {"ranks": mine.ranks, "over_ranks": other.ranks, "step_ms": mine.step_ms, "over_step_ms": other.step_ms}
+    if exchange:
+        evidence |= {"exchange_ms": exchange}
+    whole = {"lane.opts.tensor_parallel": False}
+    return Finding("ranks", sentence, evidence, word, (whole,) if word == "slower" else ())

@@ -73,6 +73,16 @@ class Side:
         return bool(self.lane.get("speculation"))
 
     @property
+    def workers(self) -> int:
+        """Processes with a whole model each."""
+        return self.get("effective.replicas.kind") or 1
+
+    @property
+    def ranks(self) -> int:
+        """Processes that share the layers of one model."""
+        return self.get("effective.tensor_parallel.kind") or 1
+
+    @property
     def step_bytes(self) -> float | None:
         """Bytes that a decode step reads: as the ceiling counts them, else the weights and the keys and values."""
         counted = self.get("ceiling.decode.bytes")

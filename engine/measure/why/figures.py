@@ -34,6 +34,8 @@ FIGURES = {
     "e2e_ms": Figure("whole answer", "ms", "From the request's start to its last token, median."),
     "tpot_ms": Figure("a token", "ms", "Time per output token after the first, median."),
     "workers": Figure("workers", "", "Processes with a whole model each."),
+    "ranks": Figure("ranks", "", "Processes that share the layers of one model."),
+    "exchange_ms": Figure("exchanging", "ms", "Time of a step in which ranks exchange their parts."),
     "threads": Figure("threads", "", "Processor cores that share an operator."),
     "gb_per_s": Figure("read", "GB/s", "Bytes of a step divided by its time."),
     "recompiles": Figure("compiled again", "", "Graphs that were compiled inside the last round."),

@@ -50,8 +50,13 @@ def bytes_wasted(pair: Pair) -> Finding | None:
 
 
 def threads(pair: Pair) -> Finding | None:
-    """What different numbers of threads draw from the memory while they write, in bytes a second."""
+    """What different numbers of threads draw from the memory while they write, in bytes a second.
+
+    Of one process each: what ranks or replicas draw together is not told by the threads of one of them.
+    """
     mine, other = pair.lane, pair.over
+    if any(side.workers > 1 or side.ranks > 1 for side in (mine, other)):
+        return None
     count, before = mine.get("effective.threads"), other.get("effective.threads")
     read, same = mine.step_bytes, other.step_bytes
     if not count or not before or count == before or not read or not same or abs(read / same - 1) > 0.05:

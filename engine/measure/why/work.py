@@ -118,7 +118,8 @@ def time_split(pair: Pair) -> Finding | None:
         return None
     change = {kind: mine.ms[kind] - other.ms[kind] for kind in mine.ms}
     kind = max(change, key=lambda name: change[name] / whole)
-    if (whole > 0) != (word == "slower") or not MOST <= change[kind] / whole <= PLAUSIBLE:
+    told = kind == "exchange"  # by the rule on ranks
+    if told or (whole > 0) != (word == "slower") or not MOST <= change[kind] / whole <= PLAUSIBLE:
         return None
     sentence = (
         f"Most of the difference is {WORDS[kind]}: by the profile of one step {ms(mine.ms[kind])} in "
