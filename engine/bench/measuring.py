@@ -45,17 +45,22 @@ def until(run: Run, seconds: float, see: Callable[[Record], None]) -> list[Recor
 
 
 def ratio(found: dict[str, Any], metric: str, lane: int = 1) -> str:
-    """A lane over the first: the ratio, its 95 % interval, and the range of the pairs."""
+    """A lane over the first: the ratio, its 95 % interval, and the range of the pairs.
+
+    Where the rounds were withdrawn there is no interval, and the pairs' median is told.
+    """
     first, other = found["lanes"][0], found["lanes"][lane]
     known = (v for v in found["verdicts"] if v["metric"] == metric and v["lane"] == other["name"])
     verdict = next(known, None)
-    if not verdict or not verdict["ratio"]:
-        return DASH
     pairs = [
         mine[metric] / theirs[metric]
         for theirs, mine in zip(first["rounds"], other["rounds"], strict=False)
         if mine[metric] and theirs[metric]
     ]
+    if not pairs:
+        return DASH
+    if not verdict or not verdict["ratio"]:
+        return f"{median(pairs):.3f} (disturbed; pairs {min(pairs):.3f} to {max(pairs):.3f})"
     low, high = verdict["low"] or verdict["ratio"], verdict["high"] or verdict["ratio"]
     return f"{verdict['ratio']:.3f} ({low:.3f} to {high:.3f}; pairs {min(pairs):.3f} to {max(pairs):.3f})"
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from engine.bench import alone, taping
-from engine.bench.checks import ABSENT, BROKE, HELD
+from engine.bench.checks import BROKE, HELD
 from engine.bench.measuring import until
 from engine.bench.report import Report
-from engine.bench.rows import CPU, GPU, Row
+from engine.bench.rows import CPU, GPU, REAL, Row
 from engine.bench.sides import Side
 from engine.bench.table import table
 from engine.measure.machine import machine
 from engine.measure.result import result
+from engine.models.embedded import fetch_embedded
+from engine.models.resolve import check_folder
 from engine.presets import presets
 from engine.refusal import Refusal
 from engine.run import probing
@@ -23,8 +25,7 @@ from engine.run.pool import Pool
 from engine.run.runner import Run
 from engine.spec import Experiment
 
-CHECKS_S = 100.0
-"""The longest that the checks may take."""
+CHECKS_S = 30.0
 PROBE_S = 15.0
 TAPING_S = 50.0
 LARGE = 100e9
@@ -34,7 +35,10 @@ TESTS = ROOT / "tests" / "engine"
 
 @dataclass(frozen=True)
 class Part:
-    """Not begun with less than `seconds` left. `do` is told how many seconds it may take at most."""
+    """Takes about `seconds`, and is not begun with less than half of that left.
+
+    `do` is told how many it may take at most. What is stopped in the middle keeps the rounds that it has.
+    """
 
     name: str
     says: str
@@ -48,10 +52,12 @@ class Bench:
     def __init__(self, gpu: bool, report: Report, pool: Pool):
         self.gpu, self.report, self.pool = gpu, report, pool
         self.device = "cuda" if gpu else "cpu"
-        self.model = ""
+        self.model, self.real = "", _real()
 
     def parts(self) -> Iterator[Part]:
-        yield Part("checks", "Is what will be timed correct?", 20.0, self._checks)
+        yield Part("checks", "Does every rung write the same text?", CHECKS_S, self._checks)
+        if files := _gpu_tests() if self.gpu else []:
+            yield Part("tests", "Do the kernels' own tests pass here?", CHECKS_S, partial(self._tests, files))
         yield Part("ceilings", "What can this machine do at most?", PROBE_S, self._ceilings)
         for row in GPU if self.gpu else CPU:
             yield Part(row.name, row.says, row.seconds, partial(self._row, row))
@@ -63,24 +69,19 @@ class Bench:
             yield Part(row.name, row.says, row.seconds, partial(self._row, row))
 
     def _checks(self, seconds: float) -> None:
-        """Two programs at once, since nothing is timed yet: the rungs, and a checkout's tests that need a GPU."""
-        ends = time.monotonic() + min(seconds, CHECKS_S)
-        rungs = Side(["-m", "engine.bench.checks", self.device])
-        files = _gpu_tests() if self.gpu else []
-        command = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *files]
-        tests = Side(command) if files else None
-        lines, status = rungs.end(ends)
-        found = [json.loads(line) for line in lines if line.startswith('{"name"')]
+        lines, status = Side(["-m", "engine.bench.checks", self.device, self.real]).end(time.monotonic() + seconds)
+        for line in lines:
+            if line.startswith('{"name"'):
+                self.report.check(json.loads(line))
         if status != 0:
-            last = next((line for line in reversed(lines) if line.strip()), "nothing was said")
-            found.append(_check("the rungs", BROKE, "out of time" if status is None else last))
-        if tests:
-            lines, status = tests.end(ends)
-            last = next((line for line in reversed(lines) if line.strip()), "nothing was said")
-            verdict = {0: HELD, None: ABSENT}.get(status, BROKE)
-            found.append(_check(f"tests of {len(files)} files", verdict, last if status is not None else "out of time"))
-        for one in found:
-            self.report.check(one)
+            self.report.check({"name": "all rungs", "verdict": BROKE, "sentence": _last(lines, status)})
+        self.report.write()
+
+    def _tests(self, files: list[str], seconds: float) -> None:
+        command = ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *files]
+        lines, status = Side(command).end(time.monotonic() + seconds)
+        verdict = HELD if status == 0 else BROKE
+        self.report.check({"name": "tests on a GPU", "verdict": verdict, "sentence": _last(lines, status)})
         self.report.write()
 
     def _ceilings(self, seconds: float) -> None:
@@ -95,12 +96,16 @@ class Bench:
 
     def _row(self, row: Row, seconds: float) -> None:
         asked = row.experiment()
+        if asked.model == REAL:
+            asked = asked.model_copy(update={"model": self.real})
         if not self.gpu:  # also where there is a GPU that was not asked for
             lanes = {name: lane.model_copy(update={"device": "cpu"}) for name, lane in asked.lanes.items()}
             asked = asked.model_copy(update={"lanes": lanes})
         self._measured(row.name, asked, seconds)
 
     def _tape(self, name: str, seconds: float) -> None:
+        if self.real != REAL:
+            raise Refusal("The embedded model is not here, and a recording of random weights tells nothing.")
         run, records, found = self._measured(f"record-{name}", presets()[name], seconds)
         self.report.say(taping.write(self.report.folder / "recordings", name, run, records, found))
 
@@ -122,8 +127,18 @@ class Bench:
         self.model = model
 
 
-def _check(name: str, verdict: str, sentence: str) -> dict[str, str]:
-    return {"name": name, "verdict": verdict, "sentence": sentence}
+def _last(lines: list[str], status: int | None) -> str:
+    said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing was said")
+    return f"out of time after: {said}" if status is None else said
+
+
+def _real() -> str:
+    """The embedded model where it can be had with its weights, else weights drawn at random in its shape."""
+    try:
+        check_folder(fetch_embedded())
+    except Refusal:
+        return f"random:{REAL}"
+    return REAL
 
 
 def _gpu_tests() -> list[str]:
@@ -144,13 +159,13 @@ def conduct(parts: Sequence[Part], minutes: float, report: Report) -> bool:
     ends, whole = time.monotonic() + 60 * minutes, True
     for part in parts:
         left = ends - time.monotonic()
-        if left < part.seconds:
-            report.missing(part.name, f"not run: out of time ({left:.0f} s left, {part.seconds:.0f} s needed)")
+        if left < part.seconds / 2:
+            report.missing(part.name, f"not run: out of time ({left:.0f} s left, about {part.seconds:.0f} s needed)")
             whole = False
             continue
         report.begin(f"{part.name}: {part.says}")
         try:
-            part.do(min(left, max(2 * part.seconds, part.seconds + 30)))
+            part.do(min(left, 2 * part.seconds))
         except Refusal as refusal:
             report.missing(part.name, str(refusal))
             whole = False

@@ -12,7 +12,7 @@ Lanes = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Row:
-    """One experiment. It is not begun with less than `seconds` left, and ended after twice as long."""
+    """One experiment. It takes about `seconds` on a GPU."""
 
     name: str
     says: str

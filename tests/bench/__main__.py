@@ -8,11 +8,39 @@ from pathlib import Path
 
 from engine.measure.machine import machine
 from engine.run.pool import Pool
-from tests.bench import alone, arrivals, conditions, fit, history, ladder, observer, packed, page, search, verdicts
+from tests.bench import (
+    alone,
+    arrivals,
+    conditions,
+    equality,
+    fit,
+    history,
+    ladder,
+    llamacpp,
+    observer,
+    packed,
+    page,
+    search,
+    verdicts,
+)
 
 SUITES = {
     suite.__name__.rpartition(".")[2]: suite.run
-    for suite in (alone, ladder, arrivals, packed, observer, conditions, verdicts, search, fit, history, page)
+    for suite in (
+        alone,
+        ladder,
+        arrivals,
+        packed,
+        observer,
+        conditions,
+        verdicts,
+        search,
+        fit,
+        history,
+        page,
+        llamacpp,
+        equality,
+    )
 }
 
 

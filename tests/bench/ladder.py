@@ -3,7 +3,7 @@
 from typing import Any
 
 from engine.bench.measuring import faults, heading, line, measure, middle, ratio
-from engine.bench.texts import PROMPT, REPEAT
+from engine.bench.texts import PROMPT, REPEAT, SEVERAL
 from engine.run.pool import Pool
 from engine.spec import Experiment
 
@@ -12,6 +12,10 @@ NATIVE = {"native_step": {}}
 AUTOTUNED = {"torch_compile": {"mode": "max-autotune"}}
 SHORT = {"prompts": [PROMPT], "max_new_tokens": 64, "chat": False}
 COPY = {"prompts": [REPEAT], "max_new_tokens": 64}
+EIGHT = {"prompts": SEVERAL, "max_new_tokens": 48}
+READ = {"prompts": [" ".join([PROMPT] * 8)], "max_new_tokens": 8, "chat": False}
+"""512 tokens to read."""
+BATCH = {"batching": {"size": 8}}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "own loop, float32": (SHORT, {}, {}),
     "own loop, bfloat16": (SHORT, BFLOAT16, BFLOAT16),
@@ -35,12 +39,19 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "native, int8 + prompt lookup against float32, text to copy": (
         COPY, {}, {**NATIVE, "packed_weights": {}, "prompt_lookup": {"guesses": 10}},
     ),
+    "batch 8, native, float32 (lossless)": (EIGHT, BATCH, {**BATCH, **NATIVE}),
+    "batch 8, native, bfloat16": (EIGHT, {**BFLOAT16, **BATCH}, {**BFLOAT16, **BATCH, **NATIVE}),
+    "batch 8, native, int8 against float32": (EIGHT, BATCH, {**BATCH, **NATIVE, "packed_weights": {}}),
+    "a prompt of 512, native, float32 (lossless)": (READ, {}, NATIVE),
+    "a prompt of 512, native, bfloat16": (READ, BFLOAT16, {**BFLOAT16, **NATIVE}),
+    "a prompt of 512, native, int8 against float32": (READ, {}, {**NATIVE, "packed_weights": {}}),
 }  # fmt: skip
 """Name: the workload, what generate has switched on, and what our loop has."""
 TITLES = (
     "our loop against generate",
     "TPOT A / B, ms",
     "TPOT ratio",
+    "TTFT ratio",
     "tok/s ratio",
     "verdict",
     "compile",
@@ -69,6 +80,6 @@ def row(name: str, found: dict[str, Any]) -> str:
     word = next((v["word"] for v in found["verdicts"]), "–")
     return line(
         name, f"{middle(first, 'tpot_ms')} / {middle(second, 'tpot_ms')}", ratio(found, "tpot_ms"),
-        ratio(found, "output_tok_per_s"), word, f"{compiled:.0f} s" if compiled else "–",
+        ratio(found, "ttft_ms"), ratio(found, "output_tok_per_s"), word, f"{compiled:.0f} s" if compiled else "–",
         str(second["equality"]["identical"]), faults(found),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from engine.bench.measuring import heading, line
+from engine.bench.measuring import DASH, heading, line
 from engine.measure.pareto import AXES
 from engine.run.jobs import Jobs
 from engine.run.kinds import KINDS
@@ -51,11 +51,13 @@ def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
     axes = [Axis.read(text) for text in OVER]
     with tempfile.TemporaryDirectory() as folder:
         jobs = Jobs(Store(Path(folder) / "history.db"), pool)
+        began = time.perf_counter()
         grids = [conducted(jobs, Sweep(experiment, axes)) for _ in range(min(rounds, PASSES))]
         known = medians(grids)
         able = [found for found in known.values() if found.state == "done"]
-        budget = len(able) // 3
-        print(f"Grid: {len(known)} points, {len(able)} of which can run; a search may make {budget} runs.\n")
+        budget, spent = len(able) // 3, (time.perf_counter() - began) / len(grids)
+        print(f"Grid: {len(known)} points, {len(able)} of which can run; a search may make {budget} runs. "
+              f"{len(grids)} passes of {spent:.0f} s.\n", flush=True)  # fmt: skip
         print(heading("goal", "best of the grid", "found / best, median", "worst of seeds", "within 3 %", "runs"))
         kept = {name: _replayed(name, experiment, axes, known, budget) for name in GOALS}
         live = _live(jobs, experiment, axes, known, budget)
@@ -110,9 +112,10 @@ def _search(name: str, experiment: Experiment, axes: list[Axis], budget: int, se
     return Search(experiment, [Limit.read(text) for text in limits], given(axes), axis, budget, seed)
 
 
-def _best(search: Search, known: dict[str, Outcome]) -> float:
+def _best(search: Search, known: dict[str, Outcome]) -> float | None:
+    """The grid's best within the limits; None where nothing in it keeps them."""
     kept = [o.value(search.axis) for o in known.values() if o.state == "done" and max(search.missed(o)) <= 0]
-    return (max if AXES[search.axis].better == "higher" else min)(kept)
+    return (max if AXES[search.axis].better == "higher" else min)(kept, default=None)
 
 
 def _reached(search: Search, entries: dict[int, Entry]) -> tuple[float | None, int]:
@@ -130,10 +133,13 @@ def _share(search: Search, value: float | None, best: float) -> float:
 
 
 def _replayed(name: str, experiment: Experiment, axes: list[Axis], known: dict, budget: int) -> dict[str, Any]:
-    shares, counts, best = [], [], 0.0
+    shares, counts = [], []
+    best = _best(_search(name, experiment, axes, budget, 0), known)
+    if best is None:
+        print(line(name, "nothing keeps these limits", *[DASH] * 4))
+        return {"best": None}
     for seed in range(SEEDS):
         search = _search(name, experiment, axes, budget, seed)
-        best = _best(search, known)
         value, runs = _reached(search, replayed(search, known))
         shares.append(_share(search, value, best))
         counts.append(runs)
@@ -148,7 +154,11 @@ def _live(jobs: Jobs, experiment: Experiment, axes: list[Axis], known: dict, bud
     name = next(iter(GOALS))
     search = _search(name, experiment, axes, budget, seed=0)
     entries = conducted(jobs, search)
-    best = entries[search.summary(entries)["best"]]
+    found = search.summary(entries)["best"]
+    if found is None:
+        print(f"\nLive, {name}: no run of {len(entries)} came to an end.")
+        return {"runs": len(entries)}
+    best = entries[found]
     recorded, top = known[key(best)].value(search.axis), _best(search, known)
     value, runs = _reached(search, entries)
     print(f"\nLive, {name}: {best.point.label}, {value:.1f} tok/s in {runs} runs; in the grid it had {recorded:.1f}, "

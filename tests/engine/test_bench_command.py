@@ -1,0 +1,138 @@
+"""The bench on the command line: deadlines, parts that break, lanes that are refused, and rows that can be planned."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from engine.__main__ import main
+from engine.bench import alone, parts, taping
+from engine.bench.checks import checks
+from engine.bench.parts import Bench, Part, chosen, conduct
+from engine.bench.report import FIGURES, TEXT, Report
+from engine.bench.rows import CPU, GPU, Row
+from engine.bench.sides import Side
+from engine.measure.machine import Gpu, machine
+from engine.presets import presets
+from engine.refusal import Refusal
+from engine.run.pool import Pool
+from engine.spec import plan_for
+
+CARD = Gpu("NVIDIA H200", 143771 * 2**20, "9.0", "580")
+WORKLOAD = {"prompts": ["go"], "max_new_tokens": 4}
+
+
+def timetable(**knobs) -> dict:
+    return {"backend": {"name": "simulated", "ttft_ms": 1.0, "tpot_ms": 1.0, **knobs}}
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_real", lambda: "smollm2-135m")
+    pool, said = Pool(), []
+    made = Bench(False, Report(tmp_path / "out", said.append), pool)
+    made.said = said
+    yield made
+    pool.close()
+
+
+def kept(bench: Bench) -> dict:
+    return json.loads((bench.report.folder / FIGURES).read_text())
+
+
+def test_what_cannot_be_is_one_sentence(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "_real", lambda: "smollm2-135m")
+    wrong = [["--only", "nothing"], ["--minutes", "0"], ["--out", str(Path(__file__) / "below")]]
+    for arguments in [*wrong, *([] if machine().gpus else [["--gpu"]])]:
+        assert main(["bench", "--out", str(tmp_path), *arguments]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "Traceback" not in said
+
+
+def test_a_row_is_told_and_kept_and_a_lane_that_breaks_costs_only_itself(bench):
+    lanes = {"slow": timetable(tpot_ms=4.0), "fast": timetable(), "broken": timetable(fault="raise", at=1)}
+    row = Row("mine", "Which is faster?", "smollm2-135m", lanes, WORKLOAD, rounds=2)
+    assert conduct([Part("mine", row.says, 5.0, partial(bench._row, row))], 1.0, bench.report)
+    found = kept(bench)["rows"]["mine"]["lanes"]
+    assert [lane["status"] for lane in found] == ["finished", "finished", "failed"]
+    text = (bench.report.folder / TEXT).read_text()
+    assert "Which is faster?" in text and "| fast |" in text and "a fault on demand" in text
+    fast = next(line for line in text.splitlines() if line.startswith("| fast |"))
+    assert float(fast.split("|")[3]) < 4.0 and "pairs" in fast
+
+
+def test_a_row_ends_when_its_time_is_over_and_keeps_what_it_has(bench):
+    lanes = {"A": timetable(tpot_ms=100.0)}
+    row = Row("long", "Too long?", "smollm2-135m", lanes, {**WORKLOAD, "max_new_tokens": 16}, rounds=64)
+    bench._row(row, 5.0)
+    (lane,) = kept(bench)["rows"]["long"]["lanes"]
+    assert lane["status"] == "cancelled" and 0 < len(lane["rounds"]) < 8
+    assert "stopped after 5 s" in (bench.report.folder / TEXT).read_text()
+
+
+def test_parts_that_break_or_come_too_late_are_told_and_the_others_run(bench):
+    ran = []
+
+    def broken(seconds):
+        raise ValueError("no such thing")
+
+    def refused(seconds):
+        raise Refusal("Not like this.", "Like that.")
+
+    several = [Part("a", "?", 1.0, broken), Part("b", "?", 1.0, refused), Part("c", "?", 500.0, ran.append),
+               Part("d", "?", 1.0, ran.append)]  # fmt: skip
+    assert not conduct(several, 1.0, bench.report)
+    assert ran == [2.0]
+    missing = kept(bench)["not run"]
+    assert missing["a"] == "broke with ValueError: no such thing" and missing["b"] == "Not like this. Like that."
+    assert "out of time" in missing["c"] and "d" not in missing
+
+
+def test_parts_are_chosen_by_the_beginnings_of_their_names(bench):
+    every = list(bench.parts())
+    assert [part.name for part in chosen(every, [])] == ["checks", "ceilings", *(row.name for row in CPU)]
+    assert [part.name for part in chosen(every, ["pack", "che"])] == ["checks", "packed"]
+
+
+def test_a_program_beside_it_is_ended_in_time_and_what_it_said_is_kept():
+    lines, status = Side(["-c", "import time; print('so far', flush=True); time.sleep(60)"]).end(0.0)
+    assert status is None and lines in ([], ["so far"])
+    assert Side(["-c", "print('all')"]).end(float("inf")) == (["all"], 0)
+
+
+def test_every_row_can_be_planned_on_a_gpu(monkeypatch):
+    there = replace(machine(), gpus=(CARD,), compiler="g++")
+    names = [row.name for row in (*GPU, *alone.rows())]
+    assert len(names) == len({*names})
+    for row in (*GPU, *CPU, *alone.rows()):
+        asked = row.experiment()
+        sentences = []
+        for lane in asked.lanes.values():
+            try:
+                plan_for(lane, asked.model, there)
+            except Refusal as refusal:
+                sentences.append(refusal.why)
+        assert len(sentences) < len(asked.lanes), sentences
+
+
+def test_recordings_are_of_presets_and_named_after_the_gpu(monkeypatch):
+    assert {*taping.PRESETS} <= {*presets()}
+    for name, end in (("NVIDIA H200", "-h200"), ("NVIDIA H100 80GB HBM3", "-h100"), ("Graphics", "-gpu")):
+        monkeypatch.setattr(taping, "machine", lambda name=name: replace(machine(), gpus=(replace(CARD, name=name),)))
+        assert taping.suffix() == end
+
+
+def test_rungs_that_write_something_else_are_found(tiny_model, monkeypatch):
+    from engine.bench import checks as module
+
+    monkeypatch.setattr(module, "RUNGS", {"batch": module.RUNGS["batch"], "CUDA graph": {"cuda_graph": {}}})
+    monkeypatch.setattr(module, "PACKED", {})
+    monkeypatch.setattr(module, "WORKLOAD", module.WORKLOAD.model_copy(update={"prompts": ("a lamp", "the sea is")}))
+    first = {one["name"]: one for one in checks("cpu", str(tiny_model))}
+    assert first["batch"]["verdict"] == module.HELD and "are the plain loop's" in first["batch"]["sentence"]
+    assert first["CUDA graph"]["verdict"] == (module.HELD if machine().gpus else module.ABSENT)
+    right, monotone = module._tokens, iter([0, 1])
+    monkeypatch.setattr(module, "_tokens", lambda *a: {r: [next(monotone)] for r, t in right(*a).items() if r == 0})
+    assert next(iter(checks("cpu", str(tiny_model))))["verdict"] == module.BROKE
