@@ -283,22 +283,3 @@ extern "C" int attention_whole(const float* q, const float* k, const float* v, f
   });
   return 0;
 }
-
-// The sum of `count` numbers, read once from front to back by each thread in its own part.
-extern "C" float read_all(const float* data, int64_t count, int64_t threads) {
-  std::vector<float> sums(threads);
-  share(threads, threads, [&](int64_t number) {
-    const int64_t first = count * number / threads, last = count * (number + 1) / threads;
-    Vector chains[8] = {};
-    int64_t place = first;
-    for (; place + 8 * WIDTH <= last; place += 8 * WIDTH)
-      for (int64_t chain = 0; chain < 8; ++chain) chains[chain] += load(data + place + chain * WIDTH);
-    float sum = 0;
-    for (const Vector& chain : chains) sum += total(chain);
-    for (; place < last; ++place) sum += data[place];
-    sums[number] = sum;
-  });
-  float sum = 0;
-  for (float part : sums) sum += part;
-  return sum;
-}

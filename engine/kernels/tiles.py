@@ -49,13 +49,6 @@ def attention_whole(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, threads: 
     return out
 
 
-def read(data: torch.Tensor, threads: int) -> float:
-    """Read every number once and return the sum, which nobody needs but which keeps the compiler honest."""
-    function = library(SOURCE).read_all
-    function.restype = ctypes.c_float
-    return function(_argument(data), _argument(data.numel()), _argument(threads))
-
-
 def _call(name: str, *arguments: Any) -> None:
     if getattr(library(SOURCE), name)(*map(_argument, arguments)):
         raise ValueError(f"{name} has no loop for these sizes: {arguments[-3:]}")

@@ -142,7 +142,7 @@ class _Bench(Bench):
 
     def _reading(self, threads: int) -> Callable[[], Any]:
         from engine.kernels.native import compiler
-        from engine.kernels.tiles import read
+        from engine.kernels.peaks import read
         from engine.refusal import Refusal
 
         try:

@@ -13,7 +13,9 @@ BLOCK = 64
 SUPER = 256
 """Scales that share one of their own, under double quantization."""
 PACKED = {"int8": 1.0, "int4": 0.5 + 4 / 32}
-"""Bytes of a weight of the native step: int8 has a scale a row, int4 one a group of 32."""
+"""Bytes of a weight of a processor's native step: int8 has a scale a row, int4 one a group of 32."""
+GROUPS = (128, 64, 32)
+"""A GPU's native step has 4-bit groups as large as the width allows, with a scale in the model's own format."""
 INTEGER = {"int8": "int8", "int8-dynamic": "int8", "fp8-dynamic": "float8"}
 """Kinds that round the activations as well, and multiply narrow numbers with narrow ones."""
 
@@ -35,13 +37,22 @@ def formats(plan: Plan, shape: Architecture) -> Formats:
     """As the plan asks. Unknown kinds of quantization count as plain numbers."""
     plain = PLAIN[plan.dtype]
     kind = (plan.quantization or {}).get("kind")
-    packed = PACKED.get((plan.packed or {}).get("kind", ""))
+    packed = _packed(plan, plain, shape)
+    wide = plan.native and plan.device == "cpu"  # keys, values and sums of 32 bits, whole numbers by whole ones
     return Formats(
         weight=packed or weight_bytes(plan.quantization or {}, plain, shape),
         plain=1.0 if packed else plain,
-        kv=PLAIN["float32"] if plan.native else _kv_bytes(plan.kv_bits, plain, shape),
-        arithmetic="int8" if packed else INTEGER.get(kind, "float32" if plan.native else plan.dtype),
+        kv=PLAIN["float32"] if wide else _kv_bytes(plan.kv_bits, plain, shape),
+        arithmetic="int8" if packed and wide else INTEGER.get(kind, plan.dtype),
     )
+
+
+def _packed(plan: Plan, plain: float, shape: Architecture) -> float | None:
+    """Bytes of a weight that the native step keeps in whole numbers; None where it keeps it plain."""
+    kind = (plan.packed or {}).get("kind")
+    if plan.device == "cuda" and kind == "int4":
+        return 0.5 + plain / next((group for group in GROUPS if shape.hidden % group == 0), GROUPS[-1])
+    return PACKED.get(kind) if kind else None
 
 
 def found(plan: Plan, shape: Architecture, effective: dict[str, Any]) -> Formats:

@@ -35,6 +35,7 @@ class Bound:
 
 def bound(work: Work, roof: Roof, arithmetic: str, launches: float | None = None) -> Bound:
     """The three times of one pass. `launches` is how often the host starts something for it."""
+    roof = roof.at(work.moved)
     rate = roof.rates.get(arithmetic)
     return Bound(
         work.moved / roof.bandwidth if roof.bandwidth else None,
@@ -54,6 +55,7 @@ def entry(
     `overhead_ms` are those of the same. `allowed` and `reached` are bytes and operations a second, at best and as
     measured.
     """
+    roof = roof.at(work.moved)
     limits = bound(work, roof, arithmetic, launches)
     predicted = _ms(limits.seconds, tokens)
     took = measured_ms / 1000 * tokens if measured_ms else None

@@ -3,14 +3,15 @@
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.home import home
 from engine.plan import Plan
 
-VERSION = 1
+VERSION = 2
 NEEDED = {"version", "created", "devices", "others", "seconds"}
 
 
@@ -18,12 +19,20 @@ NEEDED = {"version", "created", "devices", "others", "seconds"}
 class Roof:
     """The ceilings that hold for one lane: bytes a second, operations a second by number format, seconds an operator.
 
-    None and missing are unknown. `small` is the time in which the host starts one small operator.
+    None and missing are unknown. `small` is the time in which the host starts one small operator. `bandwidth` is that
+    of data far beyond the caches; `sizes` are bytes that are read again and again, each with its own.
     """
 
     bandwidth: float | None
     rates: dict[str, float]
     small: float | None
+    sizes: tuple[tuple[float, float], ...] = ()
+
+    def at(self, moved: float) -> "Roof":
+        """The same for work that moves so many bytes: a cache keeps a part of little data until it is read again."""
+        if not self.sizes or self.bandwidth is None:
+            return self
+        return replace(self, bandwidth=max(self.bandwidth, _between(self.sizes, moved)))
 
 
 def fingerprint(here: Any) -> str:
@@ -66,24 +75,52 @@ def roof(figures: dict[str, Any] | None, plan: Plan) -> Roof:
         return Roof(None, {}, None)
     processes = plan.tensor_parallel
     if plan.device == "cuda":
-        scale = float(processes)
-        threads = 1
+        scale, threads, copies = float(processes), 1, 1
     else:
-        scale, threads = 1.0, (plan.threads or max(1, device["threads"] // (plan.replicas * processes))) * processes
-    bandwidth = _at(device["bandwidth"], threads)
-    if plan.device == "cpu" and bandwidth:  # replicas read at the same time: each has its share
-        bandwidth = min(bandwidth, _at(device["bandwidth"], device["threads"]) / plan.replicas)
-    rates = {name: rate * scale for name, by in device["rates"].items() if (rate := _at(by, threads))}
+        asked = plan.threads or max(1, device["threads"] // (plan.replicas * processes))
+        scale, threads, copies = 1.0, asked * processes, plan.replicas
+    bandwidth = _shared(_best(device["bandwidth"]), threads, copies)
+    sizes = [(scale * size / copies, scale * _shared(by, threads, copies)) for size, by in _sizes(device["bandwidth"])]
+    falling = tuple((size, max(rate for _, rate in sizes[place:])) for place, (size, _) in enumerate(sizes))
+    rates = {name: _at(_best(by), threads) for name, by in device["rates"].items()}
+    wide = rates.get("float32", 0.0)  # narrower numbers can always be widened first
+    rates = {name: scale * max(rate, wide) for name, rate in rates.items()}
     small = 1 / device["small"]["best"] if device.get("small") else None
-    return Roof(bandwidth and bandwidth * scale, rates, small)
+    return Roof(bandwidth and bandwidth * scale, rates, small, falling)
 
 
-def _at(by: dict[str, Any], threads: int) -> float | None:
-    """The best that was measured with so many threads, between measured counts in proportion."""
-    known = sorted((int(count), entry["best"]) for count, entry in by.items())
-    if not known:
-        return None
-    below = [pair for pair in known if pair[0] <= threads] or known[:1]
-    above = [pair for pair in known if pair[0] >= threads] or known[-1:]
+Counts = dict[int, float]
+"""The best that was measured, by the number of threads."""
+
+
+def _best(by: dict[str, Any]) -> Counts:
+    return {int(count): entry["best"] for count, entry in by.items()}
+
+
+def _sizes(by: dict[str, Any]) -> list[tuple[float, Counts]]:
+    """The same for each size that was read again and again, small ones first; empty where only one was."""
+    found: dict[float, Counts] = {}
+    for count, entry in by.items():
+        for size, best in entry.get("sizes", ()):
+            found.setdefault(size, {})[int(count)] = best
+    return sorted(found.items())
+
+
+def _shared(by: Counts, threads: int, copies: int) -> float | None:
+    """What each of several copies of a model has of the memory: what its threads read, at most its share of all."""
+    return min(_at(by, threads), _at(by, max(by)) / copies) if by else None
+
+
+def _at(by: Counts, threads: int) -> float:
+    """The best with so many threads, in proportion between measured counts; more never do less than fewer."""
+    known = sorted(by.items())
+    rising = [(count, max(rate for _, rate in known[: place + 1])) for place, (count, _) in enumerate(known)]
+    return _between(rising, threads)
+
+
+def _between(known: Sequence[tuple[float, float]], place: float) -> float:
+    """The value at a place, in proportion between its neighbours; beyond the ends that of the end."""
+    below = [pair for pair in known if pair[0] <= place] or known[:1]
+    above = [pair for pair in known if pair[0] >= place] or known[-1:]
     (low, least), (high, most) = below[-1], above[0]
-    return least if high <= low else least + (most - least) * (threads - low) / (high - low)
+    return least if high <= low else least + (most - least) * (place - low) / (high - low)

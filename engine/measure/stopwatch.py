@@ -1,9 +1,10 @@
-"""How long a call takes and how much memory it needs on top of what is there."""
+"""How long a call takes, what that is a second, and how much memory it needs on top of what is there."""
 
 import time
 from collections.abc import Callable
 from typing import Any
 
+from engine.labs import middle
 from engine.measure import memory
 
 LONG_ENOUGH_S = 0.002
@@ -19,6 +20,13 @@ def seconds(call: Callable[[], Any], wait: Callable[[], None], long_enough: floa
     if once >= long_enough:
         return once
     return _timed(call, wait, min(MOST_CALLS, 1 + int(long_enough / max(once, 1e-7))))
+
+
+def rates(work: float, times: list[float], source: str) -> dict[str, Any]:
+    """What some repeats of the same work came to, JSON-ready: `work` a second, and by what it was done."""
+    each = [work / took for took in times]
+    spread = {"median": middle(each), "low": middle(each, 0.25), "high": middle(each, 0.75)}
+    return {"best": max(each), **spread, "repeats": len(each), "source": source}
 
 
 def extra_bytes(call: Callable[[], Any], wait: Callable[[], None]) -> int | None:

@@ -1,5 +1,10 @@
-"""Predicted against measured peak memory across the toggles: what a lane is told before it runs, and what it took."""
+"""Predicted against measured peak memory across the toggles: what a lane is told before it runs, and what it took.
 
+A case whose name ends in "..." stands for itself and all that follow it: `tests.bench fit "torchao int8..."`.
+"""
+
+import sys
+import time
 from typing import Any
 
 from engine.bench.measuring import DASH, faults, heading, line, measure
@@ -46,22 +51,34 @@ ROUNDS = 2
 
 def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
     """Print the table; returns predicted and measured bytes by case."""
-    print(heading("toggle", "predicted, MB", "measured, MB", "error", "note"))
+    print(heading("toggle", "predicted, MB", "measured, MB", "error", "took, s", "note"))
     kept: dict[str, Any] = {}
-    for name, (opts, workload) in CASES.items():
-        if only and name not in only:
-            continue
+    for name in chosen(only):
+        opts, workload = CASES[name]
+        began = time.perf_counter()
         data = {"rounds": min(rounds, ROUNDS), "model": model, "workload": workload, "lanes": {"A": {"opts": opts}}}
         kept[name] = found = case(Experiment.read(data), pool)
         error = found["error"]
         sizes = (f"{found[key] / 1e6:.0f}" if found[key] else DASH for key in ("predicted", "measured"))
-        print(line(name, *sizes, DASH if error is None else f"{error:+.1%}", found["note"]), flush=True)
+        spent = f"{time.perf_counter() - began:.0f}"
+        print(line(name, *sizes, DASH if error is None else f"{error:+.1%}", spent, found["note"]), flush=True)
     errors = {name: abs(one["error"]) for name, one in kept.items() if one["error"] is not None}
     if errors:
         worst = max(errors, key=errors.get)
         mean = sum(errors.values()) / len(errors)
         print(f"\n{len(errors)} toggles: {mean:.1%} in the mean, {errors[worst]:.1%} at worst ({worst}).")
     return kept
+
+
+def chosen(only: list[str]) -> list[str]:
+    """The names of the cases to run, in their order; ends the program where there is no such case."""
+    names, wanted = list(CASES), set()
+    for asked in only:
+        first = asked.removesuffix("...")
+        if first not in names:
+            sys.exit(f"There is no case {first}. There are: {'; '.join(names)}.")
+        wanted |= set(names[names.index(first) :]) if asked != first else {first}
+    return [name for name in names if not only or name in wanted]
 
 
 def case(experiment: Experiment, pool: Pool) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import psutil
 import pytest
 
 from engine.commands import machine as command
-from engine.measure import probe
+from engine.kernels import native, peaks
+from engine.measure import multiplying, probe, reading
 from engine.measure.counters import counters
 from engine.measure.machine import machine
 from engine.measure.roofs import VERSION, fingerprint, keep, measured, place
@@ -28,14 +29,16 @@ def test_a_real_probe_measures_this_machine_and_keeps_it(home, capsys):
     found = probing.probe()
     cpu = found["devices"]["cpu"]
     for one in (*cpu["bandwidth"].values(), *(by for rates in cpu["rates"].values() for by in rates.values())):
-        assert 0 < one["low"] <= one["median"] <= one["high"] <= one["best"] and one["repeats"] >= probe.PRODUCTS
+        assert 0 < one["low"] <= one["median"] <= one["high"] <= one["best"] and one["repeats"] >= reading.READS
     assert 5e8 < cpu["bandwidth"]["1"]["best"] < 5e12, "between a floppy and a wafer"
+    assert [size for size, _ in cpu["bandwidth"]["1"]["sizes"]][:2] == [2**24, 2**25]
     assert 1e8 < cpu["rates"]["float32"]["1"]["best"] < 1e14
     assert 1e3 < cpu["small"]["best"] < 1e7 and found["process_bytes"] > 5e7
     assert measured(machine()) == found == machine().to_dict()["measured"] and not probing.needed()
     assert command.do(_asked(json=False)) == 0
     said = capsys.readouterr().out
     assert "cpu: reading, GB/s, 1 thread" in said and "float32, TFLOP/s" in said and "Measured in" in said
+    assert "cpu: reading 17 MB again, GB/s" in said
 
 
 def test_a_damaged_file_counts_as_not_measured(home):
@@ -94,9 +97,41 @@ def test_threads_are_tried_from_one_to_all():
     assert probe.counts(8) == [1, 2, 4, 8]
 
 
-def test_a_product_is_as_large_as_its_rate_allows():
-    assert probe._side(1e9) == 256
-    assert 3000 < probe._side(5e12) < 4500
+def test_data_is_read_in_growing_sizes_up_to_far_beyond_the_cache():
+    assert reading.sizes(32 * 2**20, 2**40) == [2**power for power in range(24, 31)]
+    assert reading.sizes(2**30, 2**40)[-1] == 4 * 2**30, "four times a large cache"
+    assert reading.sizes(2**30, 2**26)[-1] == 2**26, "what there is room for"
+
+
+def test_without_a_compiler_torch_reads_and_multiplies(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    native.library.cache_clear()
+    monkeypatch.setattr(reading, "READ_S", 0.0)
+    monkeypatch.setattr(multiplying, "LASTING_S", 0.0)
+    one = reading.processor([1], [2**24, 2**25])["1"]
+    assert one["source"] == "torch sum" and len(one["sizes"]) == 2 and one["best"] == one["sizes"][-1][1] > 0
+    found = multiplying.processor([1])
+    assert found["float32"]["1"]["source"] == "matrix product"
+
+
+@pytest.mark.parametrize(("kind", "flag"), [("float32", None), ("bfloat16", "avx512_bf16"), ("int8", "avx512_vnni")])
+def test_what_stays_in_registers_is_no_slower_than_a_product(kind, flag):
+    here = machine()
+    if not here.compiler or (flag and flag not in here.instructions) or "amx_int8" in here.instructions:
+        return  # torch measures alone, or has units that the loop does not use
+    loop, product = multiplying._loop(kind, 1), multiplying._product(kind, "cpu", multiplying._nothing)
+    assert loop["best"] > 0.9 * product["best"], "a ceiling that a library breaks is none"
+    assert loop["best"] < 20 * product["best"], "and chains that the compiler made one of would be far above it"
+
+
+def test_reading_reads_every_number_as_often_as_asked():
+    import torch
+
+    data = torch.arange(1000, dtype=torch.float32)
+    for threads, passes in ((1, 1), (2, 3), (5, 2)):
+        assert peaks.read(data, threads, passes) == pytest.approx(499500)
+    with pytest.raises(ValueError, match="contiguous float32"):
+        peaks.read(data[::2], 1)
 
 
 def test_energy_meters_that_may_not_be_read_are_not_named(tmp_path):

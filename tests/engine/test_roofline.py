@@ -79,6 +79,32 @@ def test_roofs_follow_threads_replicas_and_ranks():
     assert roof(None, PLAN) == roof({}, PLAN) == Roof(None, {}, None)
 
 
+SIZED = {
+    "devices": {"cpu": {**FIGURES["devices"]["cpu"], "bandwidth": {
+        "1": {**spread(30e9), "sizes": [[100e6, 80e9], [200e6, 50e9], [400e6, 30e9]]},
+        "4": {**spread(40e9), "sizes": [[100e6, 70e9], [200e6, 60e9], [400e6, 40e9]]},
+    }}},
+}  # fmt: skip
+
+
+def test_little_data_is_read_as_fast_as_the_cache_lets_it_be_read_again():
+    whole = roof(SIZED, PLAN)
+    assert whole.bandwidth == whole.at(400e6).bandwidth == whole.at(9e9).bandwidth == 40e9
+    assert whole.at(200e6).bandwidth == 60e9 and whole.at(150e6).bandwidth == 70e9
+    assert whole.at(100e6).bandwidth == whole.at(1e6).bandwidth == 80e9, "what one thread reads, four read as well"
+    two = roof(SIZED, replace(PLAN, replicas=2))
+    assert two.at(100e6).bandwidth == 30e9, "both read 100 MB, and share the cache and the memory"
+    small = entry(Work({"weights": 150e6}, 1e6), whole, "float32")
+    assert small["memory_ms"] == pytest.approx(150e6 / 70e9 * 1000) and small["bandwidth"] == 70e9
+    assert bound(Work({"weights": 150e6}, 1e6), whole, "float32").memory_s == pytest.approx(150e6 / 70e9)
+
+
+def test_numbers_that_no_unit_multiplies_are_widened():
+    rates = {"float32": {"1": spread(100e9)}, "float16": {"1": spread(5e9)}, "int8": {"1": spread(400e9)}}
+    found = roof({"devices": {"cpu": {**FIGURES["devices"]["cpu"], "rates": rates}}}, PLAN)
+    assert found.rates == {"float32": 100e9, "float16": 100e9, "int8": 400e9}
+
+
 def test_guesses_share_one_reading_of_the_weights_and_a_draft_adds_its_own():
     how, use = formats(PLAN, SHAPE), Use(prompt=100, output=40)
     plain = decode(PLAN, SHAPE, how, use)

@@ -106,6 +106,18 @@ def test_what_was_read_back_puts_the_plan_right():
     assert found(plan, shape, {"quantization": {"kind": "none (dequantized from fp8)"}}).weight == 2.0
 
 
+def test_native_steps_keep_and_multiply_numbers_of_their_own():
+    shape = architecture({**GQA, "hidden_size": 192})
+    plain = Plan("transformers", "m", dtype="bfloat16", native=True)
+    four = replace(plain, packed={"kind": "int4"})
+    assert formats(plain, shape) == Formats(2.0, 2.0, 4.0, "bfloat16"), "keys and values of a processor have 32 bits"
+    assert formats(four, shape) == Formats(0.5 + 4 / 32, 1.0, 4.0, "int8")
+    on_gpu = formats(replace(four, device="cuda"), shape)
+    assert on_gpu == Formats(0.5 + 2 / 64, 1.0, 2.0, "bfloat16"), (
+        "192 is three groups of 64"
+    )
+
+
 def test_packed_keys_and_values_take_their_bits_and_their_scales():
     shape, plan = known("smollm2-135m"), Plan("transformers", "m", kv_bits={"keys": 8, "values": 4, "group": 32})
     assert formats(plan, shape).kv == (1 + 4 / 32 + 0.5 + 4 / 32) / 2
