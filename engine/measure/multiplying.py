@@ -12,7 +12,7 @@ SIDES = (256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 LONG_S = 0.01
 """Larger products than one that takes this long are no faster."""
 BEST_SIDES = 2
-REPEATS, MOST, LASTING_S = 5, 200, 0.15
+REPEATS, MOST, LASTING_S = 5, 200, 0.1
 """Repeats go on for a while, so that a neighbour does not hide what the machine can do."""
 JOBS, LOOPS = 20, 100
 """Of the compiled loop, in one call for each thread (a fraction of a millisecond), and calls."""

@@ -16,7 +16,7 @@ BEYOND_CACHE = 4
 AT_LEAST = 2**28
 """A small size is read several times in one call: until so many bytes were read."""
 READS, MOST_READS = 3, 200
-READ_S = 2.5
+READ_S = 2.0
 """All reading takes about so long, whatever is tried."""
 GPU_SIZES = tuple(2**power for power in range(26, 33))
 GPU_READS = 9

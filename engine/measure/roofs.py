@@ -68,6 +68,20 @@ def keep(here: Any, figures: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def best(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Of two looks at the same machine the better figure of each kind: no look sees more than there is.
+
+    Everything else is the first one's.
+    """
+    if "best" in one and "best" in other:
+        sizes = dict(other.get("sizes", ()))
+        kept = [[size, max(rate, sizes.get(size, rate))] for size, rate in one.get("sizes", ())]
+        better = one if one["best"] >= other["best"] else other
+        return {**better, "sizes": kept} if kept else better
+    both = {name for name in one if isinstance(one[name], dict) and isinstance(other.get(name), dict)}
+    return {**other, **one, **{name: best(one[name], other[name]) for name in both}}
+
+
 def roof(figures: dict[str, Any] | None, plan: Plan) -> Roof:
     """The ceilings of a lane. On a processor all processes of a lane share one memory, GPUs each have their own."""
     device = ((figures or {}).get("devices") or {}).get(plan.device)

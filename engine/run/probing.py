@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from engine.measure.machine import machine
-from engine.measure.roofs import keep, measured
+from engine.measure.roofs import best, keep, measured
 from engine.refusal import Refusal
 from engine.run.child import ROOT, environment
 
@@ -42,12 +42,13 @@ def needed() -> bool:
 
 
 def attempt(stopped: Callable[[], bool]) -> None:
-    """Measure, and only say so in the log where that fails. Of two disturbed measurements the quieter one is kept."""
+    """Measure, and only say so in the log where that fails. Of disturbed measurements the best figures are kept."""
     known = measured(machine())
     try:
         found = probe(stopped)
-        if known and known["others"] < found["others"]:
-            keep(machine(), {**known, "created": found["created"]})
+        if known:
+            first, second = sorted((known, found), key=lambda one: one["others"])
+            keep(machine(), {**best(first, second), "created": found["created"]})
     except (Refusal, OSError) as error:
         if not stopped():
             FAILED.append(str(error))

@@ -11,7 +11,7 @@ from engine.kernels import native, peaks
 from engine.measure import multiplying, probe, reading
 from engine.measure.counters import counters
 from engine.measure.machine import machine
-from engine.measure.roofs import VERSION, fingerprint, keep, measured, place
+from engine.measure.roofs import VERSION, best, fingerprint, keep, measured, place
 from engine.refusal import Refusal
 from engine.run import probing
 
@@ -89,6 +89,18 @@ def test_a_disturbed_measurement_is_repeated_later_and_the_quieter_one_kept(home
     assert measured(machine())["others"] == 0.3 and not probing.needed()
     keep(machine(), {"devices": {}, "others": 0.0, "seconds": 8.0, "created": 0.0})
     assert not probing.needed()
+
+
+def test_of_two_looks_the_better_figure_of_each_kind_is_kept():
+    def look(one: float, other: float, wide: float) -> dict:
+        read = {"best": one, "source": "loop", "sizes": [[10, other], [20, one]]}
+        return {"others": 0.2, "devices": {"cpu": {"threads": 2, "bandwidth": {"1": read},
+                                                   "rates": {"int8": {"1": {"best": wide}}}}}}  # fmt: skip
+
+    found = best(look(4.0, 5.0, 8.0), {**look(3.0, 7.0, 9.0), "others": 0.9})
+    assert found["others"] == 0.2 and found["devices"]["cpu"]["threads"] == 2
+    assert found["devices"]["cpu"]["bandwidth"]["1"] == {"best": 4.0, "source": "loop", "sizes": [[10, 7.0], [20, 4.0]]}
+    assert found["devices"]["cpu"]["rates"]["int8"]["1"]["best"] == 9.0
 
 
 def test_threads_are_tried_from_one_to_all():
