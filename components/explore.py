@@ -44,6 +44,14 @@ IDLE = {
     "ablation": "Press Explore to find out what each optimization of the lane contributes.",
     "search": "Press Explore to look for the fastest configuration within the limits.",
 }
+AHEAD = {
+    "sweep": "Every combination becomes a point in a chart of speed, latency and memory. Click one to open its setup "
+    "in the Race, or choose two and let them race each other.",
+    "ablation": "Each one is measured alone and on top of the others, so that its own share shows, with an interval.",
+    "search": "Setups that cannot work cost no run. Every run says where to look next, and the best within your limits "
+    "stand out.",
+}
+"""What is going to be seen."""
 LESSON = (
     "<h2>Explore</h2><p>Many runs of the lane that is open in the Race. They take their turn between other people's "
     "runs, go on when you leave the page, and are kept.</p>"
@@ -271,7 +279,7 @@ def _rows(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _idle(kind: str) -> str:
-    return _json(state="idle", title=IDLE[kind], more=[], total=0, ended=0, figures=[], columns=[], rows=[])
+    return _json(state="idle", title=IDLE[kind], more=[AHEAD[kind]], total=0, ended=0, figures=[], columns=[], rows=[])
 
 
 def _json(**values: Any) -> str:

@@ -38,8 +38,9 @@ def note(problem: str, told: dict[str, Any] | None) -> str:
     if not told:
         return ""
     fitted, rate = told["fit"], told["tok_per_s"]
-    speed = f"; {figure(rate)} tok/s at most" + ", with every guess right" * told["guesses"] if rate else ""
+    speed = f"; at most {figure(rate)} tok/s" + ", with every guess right" * told["guesses"] if rate else ""
     there = size(fitted["room"])
     if not fitted["fits"]:
         return f"<p role='alert'>Needs about {size(fitted['needed'])} of memory; {there} are free.</p>"
-    return f"<p class='told' title='{escape(TIP)}'>About {size(fitted['needed'])} of {there} free{speed}.</p>"
+    needs = f"Needs about {size(fitted['needed'])} of the {there} that are free{speed}."
+    return f"<p class='told' title='{escape(TIP)}'>{needs}</p>"

@@ -29,6 +29,12 @@ const enter = () => {
   window.scrollTo(0, 0);
   window.dispatchEvent(new Event("resize"));
 };
+const step = (event) => { // by itself a link like #race leaves an address with a query, and loads the page anew
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  location.hash = event.currentTarget.hash;
+};
+for (const room of rooms) room.addEventListener("click", step);
 window.addEventListener("hashchange", enter);
 enter();
 """

@@ -99,7 +99,8 @@ def requests(start: Experiment) -> dict[str, Component]:
 def rounds(chosen: int) -> list[tuple[str, int]]:
     """A quick look, a verdict, and whatever a preset asks for."""
     known = [(f"{QUICK} · quick look", QUICK), (f"{VERDICT} · verdict", VERDICT)]
-    return known if chosen in (QUICK, VERDICT) else [*known, (str(chosen), chosen)]
+    own = [] if chosen in (QUICK, VERDICT) else [(str(chosen), chosen)]
+    return sorted([*known, *own], key=lambda choice: choice[1])
 
 
 def choices() -> list[tuple[str, str]]:

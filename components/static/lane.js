@@ -1,7 +1,7 @@
 // One lane's card: name, badges, the big figure, three small ones, progress and the text as it comes.
 
 import { part } from "./parting.js";
-import { amount, make, swatch, times } from "./units.js";
+import { amount, DASH, make, swatch, times } from "./units.js";
 
 const SMALL = [
   ["ttft", "First token", "ms"],
@@ -104,6 +104,8 @@ function set(slot, value, unit) {
   const [number, suffix] = amount(value, unit);
   put(slot.value, number);
   put(slot.unit, suffix);
+  const known = String(number !== DASH);
+  if (slot.box.dataset.known !== known) slot.box.dataset.known = known;
 }
 
 // What stays as it is costs no layout.

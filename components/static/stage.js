@@ -222,6 +222,7 @@ class Stage {
     if (!this.start.replay) this.trigger("ended");
     this.charts.run(false);
     this.said = null;
+    for (const view of this.views) view.running = false;
     const speeds = line.rows[0]?.cells ?? [];
     this.handles.forEach((handle, number) => line.lanes[number] && finish(handle, line.lanes[number], speeds[number], !number));
     const again = line.replayable ? this.button("Replay the race", () => this.trigger("replay", { run: this.start.run }), "again") : null;
@@ -245,8 +246,12 @@ class Stage {
     return [first, more.join(" ")];
   }
 
+  // Why lanes failed, in a sentence each and what to do; once, where all of them say the same.
   failures(line) {
-    const failed = line.lanes.map((lane, number) => lane.why && `Lane ${this.start.lanes[number].name}: ${lane.why}`).filter(Boolean);
+    const whys = new Set(line.lanes.map((lane) => lane.why).filter(Boolean));
+    const alike = whys.size === 1 && line.lanes.every((lane) => lane.why);
+    if (alike && line.lanes.length > 1) return parted([...whys][0]);
+    const failed = line.lanes.flatMap((lane, number) => (lane.why ? parted(`Lane ${this.start.lanes[number].name}: ${lane.why}`) : []));
     if (failed.length) return failed;
     return [line.state === "stopped" ? (line.replayable ? "Stopped. What was measured so far stays below." : "Stopped before anything was measured.") : "One lane alone is measured, not compared."];
   }

@@ -40,8 +40,35 @@ def start(home: Path, *options: str, **environment: str) -> Site:
     raise AssertionError("app.py did not serve the page within a minute")
 
 
+LOOKS = {"light-1440": (1440, 900), "dark-1440": (1440, 900), "light-390": (390, 844), "dark-390": (390, 844)}
+WIDE = {"light-2560": (2560, 1440)}
+REACH = """one => one.getBoundingClientRect().top > innerHeight / 2 &&
+  one.scrollIntoView({ block: "start", behavior: "instant" })"""
+SETTLE_MS = 150
+"""Charts take their new size a moment after the window has."""
+
+
 def shot(page, name: str) -> None:
     """Keep a picture of the page as it is, to be looked at."""
     folder = ROOT / "tests" / "shots"
     folder.mkdir(exist_ok=True)
     page.screenshot(path=folder / f"{name}.png")
+
+
+def looks(page, name: str, to: str = "", **further: tuple[int, int]) -> None:
+    """The same in light and dark, on a desk and in a hand, with `to` in sight; `further` sizes by theme and width."""
+    before = page.viewport_size, page.evaluate("document.body.classList.contains('dark')")
+    for look, (width, height) in {**LOOKS, **further}.items():
+        page.set_viewport_size({"width": width, "height": height})
+        _theme(page, look.startswith("dark"))
+        page.wait_for_timeout(SETTLE_MS)
+        if to:
+            page.locator(to).first.evaluate(REACH)
+        shot(page, f"{name}-{look}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} scrolls sideways at {width}"
+    page.set_viewport_size(before[0])
+    _theme(page, before[1])
+
+
+def _theme(page, dark: bool) -> None:
+    page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", dark)

@@ -11,7 +11,7 @@ from components.files import KINDS
 from engine.export import copy
 from engine.run.store import Store
 from tests.engine.runs import experiment, filled, keep
-from tests.page.site import Site, shot, start
+from tests.page.site import Site, looks, shot, start
 
 pytestmark = pytest.mark.browser
 SAVED = 3
@@ -88,7 +88,7 @@ def test_runs_are_chosen_compared_and_saved_together(page):
     assert "Time per token (TPOT)" in table.text_content() and table.query_selector_all("thead th")[4]
     assert "Not interleaved: different runs, no verdict" in page.text_content(".history .side")
     assert "lane.opts.prompt_lookup.guesses" in page.text_content(".history .side")
-    shot(page, "history-compared")
+    looks(page, "history-compared", to=".history")
     name, data = content(page, ".history .chosen [data-kind=json]")
     assert "and-1-more" in name and len(copy.read(data)) == 2
     page.click(".history .chosen button:last-child")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.page.site import shot
+from tests.page.site import WIDE, looks
 from tests.page.test_accessibility import faults
 
 pytestmark = pytest.mark.browser
@@ -30,6 +30,7 @@ def test_a_lesson_goes_from_prediction_to_reveal_and_on_to_the_race(visit):
     assert commit.is_disabled() and not page.locator(".path .stage").is_visible()
     slide(page, "1.2")
     assert commit.inner_text() == "Commit and run: 1.2×"
+    looks(page, "lesson-before")
     commit.click()
     page.wait_for_selector(".path .stage[data-state=running] .lane .badge.simulated")
     assert page.locator(".path fieldset:disabled").count() == 1, "what is committed cannot be changed"
@@ -45,7 +46,7 @@ def test_a_lesson_goes_from_prediction_to_reveal_and_on_to_the_race(visit):
     assert page.text_content(".path .count") == "1 of 14 done"
     assert page.get_attribute("body", "data-race") != "done", "the race's own stage is untouched"
     assert faults(page) == []
-    shot(page, "lesson")
+    looks(page, "lesson-after", to=".path .lesson", **WIDE)
     page.click(".reveal [data-further='0']")
     page.wait_for_selector("#message:has-text('twice as many tokens')")
     assert page.evaluate("document.body.dataset.room") == "race"

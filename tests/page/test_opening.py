@@ -1,11 +1,12 @@
 """Shared links in a real browser: a run, live and ended, and a setup; a broken one is a sentence."""
 
 import re
+import signal
 
 import pytest
 
 from engine.spec import Experiment
-from tests.page.site import shot
+from tests.page.site import shot, start
 from tests.page.test_links import asked, made
 from tests.page.test_page import run_to, simulated, state
 
@@ -46,8 +47,7 @@ def test_a_link_opens_a_run_live_and_ended_for_somebody_else(visit, site):
     state(other, "stopped")
     mine.wait_for_selector("#run:not([disabled])")
     mine.fill("#tokens input", "12")
-    run_to(mine, "queued", "running")
-    state(mine, "done")
+    run_to(mine, "done")
     link = copied(mine, ".verdict [data-action=link]")
     assert link == f"{site.url}/?run={runs[-1]}" and len(runs[-1]) == 32
     other.goto(link)
@@ -58,9 +58,9 @@ def test_a_link_opens_a_run_live_and_ended_for_somebody_else(visit, site):
     other.click(".verdict [data-action=again]")
     other.wait_for_selector(".scrub[data-playing=true]")
     state(other, "done")
-    run_to(other, "queued", "running")
-    state(other, "done")
-    assert other.url.removesuffix("#race") == f"{site.url}/", "a reload shows the newer run"
+    other.click("#run")
+    other.wait_for_function("!location.search")  # a reload shows the newer run
+    other.wait_for_selector(".history[data-count='1']")
 
 
 def test_a_link_opens_a_setup(visit, site):
@@ -105,3 +105,34 @@ def test_a_page_without_a_clipboard_shows_the_link(visit):
     link = page.wait_for_selector("#share input.link")
     assert "?lanes=1" in link.input_value()
     assert page.evaluate("document.activeElement.selectionEnd") == len(link.input_value())
+
+
+def test_a_link_to_a_run_survives_a_restart_of_the_server(tmp_path, chromium):
+    """One that has ended is shown as it was; one that the restart cut off says so."""
+    first = start(tmp_path)
+    page = chromium.new_page()
+    runs = watched(page)
+    page.goto(first.url)
+    page.wait_for_selector("#run:not([disabled])")
+    simulated(page)
+    run_to(page, "done")
+    said, text = page.text_content(".verdict .title"), page.text_content(".stage [data-lane='1'] .text")
+    page.wait_for_selector("#run:not([disabled])")
+    page.fill("#tokens input", "3000")
+    run_to(page, "running")
+    first.process.send_signal(signal.SIGTERM)
+    first.process.wait(timeout=20)
+    second = start(tmp_path)
+    try:
+        other = chromium.new_page()
+        other.goto(f"{second.url}/?run={runs[0]}")
+        state(other, "done")
+        assert other.text_content(".verdict .title") == said
+        assert other.text_content(".stage [data-lane='1'] .text") == text
+        filled(other, "12")
+        other.goto(f"{second.url}/?run={runs[-1]}")
+        state(other, "stopped")
+        filled(other, "3000")
+    finally:
+        second.process.kill()
+        second.process.wait()

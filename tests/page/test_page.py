@@ -20,7 +20,10 @@ def state(page, *wanted: str):
 def simulated(page, tokens: int = 12, rounds: str = "1"):
     """Fill in the demonstration with two timetables, made short."""
     page.click("#preset-demo-without-a-model")
-    page.wait_for_selector(".stage .lane .badge.simulated")
+    page.wait_for_selector("#stage .lane .badge.simulated")
+    page.wait_for_function(
+        "document.querySelector('#tokens input').value === '60'"
+    )  # the form comes apart from the stage
     page.fill("#tokens input", str(tokens))
     page.click(f'#rounds label:has(input[value="{rounds}"])')
 

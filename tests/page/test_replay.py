@@ -3,7 +3,7 @@
 import pytest
 
 from engine.run.recordings import recordings
-from tests.page.site import shot
+from tests.page.site import looks, shot
 from tests.page.test_page import run_to, simulated, state
 
 pytestmark = pytest.mark.browser
@@ -113,7 +113,7 @@ def test_a_recording_is_watched_reused_and_compared_with_a_run_of_mine(visit, si
     page.locator(".history li button:has-text('16-bit numbers')").click()
     page.wait_for_selector(".scrub[data-playing=true]")
     assert page.text_content(".verdict .origin") == label
-    shot(page, "recording-watched")
+    looks(page, "recording-watched", to="#stage")
     page.click(".verdict [data-action=skip]")
     state(page, "done")
     assert "1.82× as fast" in page.text_content(".verdict .title") and page.text_content(".verdict .origin") == label
@@ -125,7 +125,7 @@ def test_a_recording_is_watched_reused_and_compared_with_a_run_of_mine(visit, si
     page.click(".history [data-action=compare]")
     table = page.wait_for_selector(".history .side table")
     assert table.text_content().count(label) == 2 and len(table.query_selector_all("thead th")) == 5
-    shot(page, "recording-compared")
+    looks(page, "recording-compared", to=".history .side")
     page.goto(f"{site.url}/?run=does-16-bit-pay")
     page.wait_for_selector(f".verdict .origin:has-text('{label}')")
     state(page, "done")

@@ -75,7 +75,7 @@ def test_the_line_beside_a_lane_says_memory_and_speed(measured_home):
     lanes = {"A": Lane(), "B": Lane(opts={"prompt_lookup": {}}), "S": Lane(backend="simulated")}
     told = forecasts(lanes, "smollm2-135m", work)
     plain = note("", told["A"])
-    assert re.search(r">About 1\.1 GB of [\d.]+ GB free; 7\d(\.\d)? tok/s at most\.<", plain), plain
+    assert re.search(r">Needs about 1\.1 GB of the [\d.]+ GB that are free; at most 7\d(\.\d)? tok/s\.<", plain), plain
     assert "with every guess right" in note("", told["B"])
     assert note("", told["S"]) == note("", None) == ""
     assert note("It <cannot>.", told["A"]) == "<p role='alert'>It &lt;cannot&gt;.</p>"
@@ -98,7 +98,7 @@ def test_a_toggle_moves_its_lane_on_the_idle_stage(measured_home, chromium):
                                "?.getAttribute('aria-label') !== old", arg=before)  # fmt: skip
         after = page.locator(".roofline .point.predicted[aria-label*='Lane A, writing a token']")
         assert _ms(after.get_attribute("aria-label")) == pytest.approx(_ms(before) / 2, rel=0.02)
-        assert page.locator(".lane-0 .lane-note .told").inner_text().startswith("About ")
+        assert page.locator(".lane-0 .lane-note .told").inner_text().startswith("Needs about ")
     finally:
         site.process.send_signal(signal.SIGTERM)
         site.process.wait(timeout=20)

@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from tests.page.site import Site, shot
+from tests.page.site import Site, looks
 from tests.page.test_page import simulated, state
 
 pytestmark = pytest.mark.browser
@@ -63,7 +63,7 @@ def test_a_server_that_is_gone_is_told_and_what_was_seen_stays(own_site, chromiu
     page.wait_for_selector(".stage[data-state=lost]")
     assert "connection to the server is lost" in page.inner_text(".stage .verdict")
     assert page.inner_text("[data-lane='0'] .text")
-    shot(page, "server-lost")
+    looks(page, "server-lost", to="#stage")
     page.close()
 
 

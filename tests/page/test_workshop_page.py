@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.page.site import Site, shot, start
+from tests.page.site import WIDE, Site, looks, start
 from tests.page.test_accessibility import faults
+from tests.page.test_page import simulated
 
 pytestmark = pytest.mark.browser
 
@@ -39,6 +40,7 @@ def enter(visit, link: str):
     page = visit()
     page.goto(link)
     page.wait_for_selector(".workshop:not([data-state=door]) aside .code")
+    page.wait_for_selector("#run:not([disabled])", state="attached")  # only then can the race be set up
     return page
 
 
@@ -49,6 +51,7 @@ def test_a_presenter_and_two_participants_do_a_lesson(visit, links):
     assert "lead=" not in leader.url, "what is on the wall must not hold the secret"
     ada, other = enter(visit, everybody), enter(visit, everybody)
     assert ada.locator(".workshop .leading").count() == 0
+    looks(leader, "workshop-welcome", **WIDE)
     ada.fill(".workshop [name=name]", "Ada")
     ada.press(".workshop [name=name]", "Enter")
     leader.wait_for_selector(".workshop .people li:has-text('Ada')")
@@ -59,10 +62,12 @@ def test_a_presenter_and_two_participants_do_a_lesson(visit, links):
         page.click(".workshop [data-action=commit]")
         page.wait_for_selector(".workshop .asking[data-locked]")
     leader.wait_for_selector(".workshop [data-action=start]:has-text('2 of 2 ready')")
+    looks(leader, "workshop-presenter")
     assert leader.locator(".workshop .board").count() == 0, "nobody's guess is seen before the run"
     leader.click(".workshop [data-action=start]")
     for page in (leader, ada, other):
         page.wait_for_selector(".workshop .stage[data-state=running] .lane .badge.simulated")
+    looks(ada, "workshop-running", to=".workshop .open")
     for page in (leader, ada, other):
         page.wait_for_selector(".workshop[data-state=told] .board tbody tr:nth-child(2)")
         assert page.locator(".workshop .scale .guess").count() == 2
@@ -72,8 +77,8 @@ def test_a_presenter_and_two_participants_do_a_lesson(visit, links):
     assert leader.text_content(".reveal .said") == "1 of 2 guesses came close."
     assert "too low" in other.text_content(".reveal .said")
     assert faults(ada) == [] and faults(leader) == []
-    shot(ada, "workshop")
-    shot(leader, "workshop-presenter")
+    looks(ada, "workshop-told", to=".workshop .open")
+    looks(leader, "workshop-told-presenter", **WIDE)
     ada.reload()
     ada.wait_for_selector(".workshop[data-state=told] .board .own:has-text('Ada')")
     assert ada.get_attribute(".history", "data-count") == "0", "the shared run is in nobody's history"
@@ -84,10 +89,10 @@ def test_the_presenter_pauses_other_runs_and_skips_what_runs(visit, links):
     leader, guest = enter(visit, presenters), enter(visit, everybody)
     leader.click(".workshop [data-action=pause]")
     leader.wait_for_selector(".workshop .queue:has-text('paused')")
+    guest.evaluate("window.before = true")
     guest.click(".top nav a[href='#race']")
-    guest.locator("#preset-demo-without-a-model").evaluate("button => button.click()")
-    guest.wait_for_selector("#stage .lane .badge.simulated")
-    guest.fill("#tokens input", "3000")
+    assert guest.evaluate("window.before"), "the way to another room does not load the page anew"
+    simulated(guest, tokens=3000)
     guest.click("#run")
     guest.wait_for_selector("#stage .verdict:has-text('The presenter has paused the queue')")
     leader.wait_for_selector(".workshop .queue:has-text('1 waiting')")
