@@ -29,6 +29,12 @@ class Zone:
         """Counted up. Raises OSError or ValueError where it cannot be read."""
         return int((self.path / "energy_uj").read_text())
 
+    def read(self) -> int | None:
+        """The same; None where it cannot be read now."""
+        with suppress(OSError, ValueError):
+            return self.microjoules()
+        return None
+
     def grown(self, before: int, now: int) -> float:
         """Joules from one reading to a later one."""
         return ((now - before) % self.wraps_at if self.wraps_at else now - before) / 1e6
@@ -60,21 +66,22 @@ class Meter:
         self.before = self._read()
 
     def end(self) -> list[Power]:
-        """One event for each GPU, and one for the processors; none where nothing counts."""
+        """One event for each GPU, and one for the processors; none where nothing counts, or no longer does."""
         t, now = time.perf_counter(), self._read()
         seconds = t - self.start
-        gpus, packages = zip(self.before, now, strict=True)
+        gpus, packages = (list(zip(*pair, strict=True)) for pair in zip(self.before, now, strict=True))
         events = [
             Power(t, after - before, seconds, f"NVML {gauge.uuid}")
-            for gauge, before, after in zip(self.gauges, *gpus, strict=True)
+            for gauge, (before, after) in zip(self.gauges, gpus, strict=True)
+            if before is not None and after is not None and after >= before
         ]
-        if self.zones:
-            joules = sum(zone.grown(*pair) for zone, *pair in zip(self.zones, *packages, strict=True))
+        if packages and not any(None in pair for pair in packages):
+            joules = sum(zone.grown(*pair) for zone, pair in zip(self.zones, packages, strict=True))
             events.append(Power(t, joules, seconds, "RAPL"))
         return events
 
-    def _read(self) -> tuple[list[float], list[int]]:
-        return [gauge.joules() or 0.0 for gauge in self.gauges], [zone.microjoules() for zone in self.zones]
+    def _read(self) -> tuple[list[float | None], list[int | None]]:
+        return [gauge.joules() for gauge in self.gauges], [zone.read() for zone in self.zones]
 
 
 def joules(powers: Iterable[Power]) -> float | None:

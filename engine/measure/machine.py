@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -173,4 +174,6 @@ def _gpus() -> tuple[Gpu, ...]:
     except (subprocess.SubprocessError, OSError):
         return ()
     rows = (line.split(", ") for line in answer.stdout.strip().splitlines())
-    return tuple(Gpu(name, int(float(mib)) * 2**20, cap, driver) for name, mib, cap, driver in rows)
+    with suppress(ValueError):  # "[N/A]" where a driver does not tell, or a message instead of a table
+        return tuple(Gpu(name, int(float(mib)) * 2**20, cap, driver) for name, mib, cap, driver in rows)
+    return ()

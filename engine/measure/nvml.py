@@ -1,11 +1,13 @@
 """NVML: what the driver counts on the GPUs that this process computes on."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from engine.measure import memory
+
+HELD_DOWN = ("SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
+"""Why clocks are below what they could be, for reasons that are not normal work."""
 
 
 @dataclass(frozen=True)
@@ -18,27 +20,22 @@ class Gauge:
 
     def joules(self) -> float | None:
         """Energy since the driver was loaded; the counter moves some ten to fifty times a second."""
-        millijoules = self._ask(self.nvml.nvmlDeviceGetTotalEnergyConsumption)
+        millijoules = self._ask("TotalEnergyConsumption")
         return None if millijoules is None else millijoules / 1000
 
     def heat(self) -> float | None:
         """Seconds, counted up, in which heat held the clocks down."""
-        span = self._ask(self.nvml.nvmlDeviceGetViolationStatus, self.nvml.NVML_PERF_POLICY_THERMAL)
+        span = self._ask("ViolationStatus", self.nvml.NVML_PERF_POLICY_THERMAL)
         return None if span is None else span.violationTime / 1e9
 
     def slowed(self) -> bool:
         """Whether heat or a power brake holds the clocks down now; reaching the power limit is normal work."""
-        kinds = (
-            self.nvml.nvmlClocksEventReasonSwThermalSlowdown,
-            self.nvml.nvmlClocksEventReasonHwThermalSlowdown,
-            self.nvml.nvmlClocksEventReasonHwPowerBrakeSlowdown,
-        )
-        reasons = self._ask(self.nvml.nvmlDeviceGetCurrentClocksEventReasons) or 0
-        return any(reasons & kind for kind in kinds)
+        reasons = self._ask("CurrentClocksEventReasons") or 0
+        return any(reasons & getattr(self.nvml, f"nvmlClocksEventReason{kind}", 0) for kind in HELD_DOWN)
 
     def clock(self) -> float | None:
         """Clock of the GPU's processors in MHz."""
-        return self._ask(self.nvml.nvmlDeviceGetClockInfo, self.nvml.NVML_CLOCK_SM)
+        return self._ask("ClockInfo", self.nvml.NVML_CLOCK_SM)
 
     def strangers(self, ours: set[int], since_us: int) -> int | None:
         """How many processes but `ours` computed since `since_us` (Unix time in microseconds).
@@ -46,7 +43,7 @@ class Gauge:
         In a container the driver may number processes otherwise: where it knows none of ours, one of those that
         compute is taken for it. Where the driver keeps no shares of time, whoever has a context counts.
         """
-        present = self._ask(self.nvml.nvmlDeviceGetComputeRunningProcesses)
+        present = self._ask("ComputeRunningProcesses")
         if present is None:
             return None
         pids = {process.pid for process in present}
@@ -58,15 +55,19 @@ class Gauge:
         """Processes that had the GPU's processors since then; None where that is not counted."""
         try:
             shares = self.nvml.nvmlDeviceGetProcessUtilization(self.handle, since_us)
-        except self.nvml.NVMLError as error:
-            return set() if error.value == self.nvml.NVML_ERROR_NOT_FOUND else None
+        except Exception as error:
+            nobody = (self.nvml.NVML_ERROR_NOT_FOUND, self.nvml.NVML_SUCCESS)
+            return set() if getattr(error, "value", None) in nobody else None
         return {share.pid for share in shares if share.smUtil > 0}
 
-    def _ask(self, question: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return question(self.handle, *arguments)
-        except self.nvml.NVMLError:
-            return None
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        """What the driver answers; None where it or pynvml does not know the question: slices, virtual machines.
+
+        Besides NVMLError an older driver makes pynvml raise errors of other classes, and no run may end by one.
+        """
+        with suppress(Exception):
+            return getattr(self.nvml, f"nvmlDeviceGet{name}")(self.handle, *arguments)
+        return None
 
 
 def gauges(count: int = 1) -> list[Gauge]:
@@ -78,10 +79,17 @@ def gauges(count: int = 1) -> list[Gauge]:
         import pynvml
     except ImportError:
         return []
-    found: list[Gauge] = []
-    with suppress(pynvml.NVMLError, AttributeError):
+    try:
         pynvml.nvmlInit()
-        for place in range(min(count, cuda.device_count())):
-            uuid = f"GPU-{cuda.get_device_properties(place).uuid}"
-            found.append(Gauge(uuid, pynvml, pynvml.nvmlDeviceGetHandleByUUID(uuid)))
-    return found
+        uuids = [str(cuda.get_device_properties(place).uuid) for place in range(min(count, cuda.device_count()))]
+    except (pynvml.NVMLError, AttributeError):
+        return []
+    return [found for uuid in uuids if (found := gauge(uuid, pynvml))]
+
+
+def gauge(uuid: str, nvml: Any) -> Gauge | None:
+    """The GPU, or the slice of one (MIG), with this UUID; None where the driver does not show it."""
+    for name in (f"GPU-{uuid}", f"MIG-{uuid}"):
+        with suppress(nvml.NVMLError):
+            return Gauge(name, nvml, nvml.nvmlDeviceGetHandleByUUID(name))
+    return None

@@ -40,6 +40,12 @@ def test_packages_and_memory_are_added_and_a_counter_that_wrapped_goes_on(powerc
     assert power.joules == pytest.approx(2.0 + 0.01 + 0.5) and power.source == "RAPL" and power.seconds > 0
 
 
+def test_a_package_that_can_no_longer_be_read_leaves_all_out(powercap):
+    meter = Meter(root=powercap)
+    (powercap / "intel-rapl:1" / "energy_uj").unlink()
+    assert meter.end() == []
+
+
 def test_where_nothing_counts_nothing_is_said(tmp_path):
     assert Meter(root=tmp_path).end() == []
     found = energy([([], 100)])

@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from engine.measure import nvml
+from engine.measure.energy import Meter
 from engine.measure.nvml import Gauge, gauges
 
 
@@ -15,11 +17,17 @@ class NotFound(Exception):
     value = 6
 
 
+class Nobody(Exception):
+    """What pynvml makes of an empty table."""
+
+    value = 0
+
+
 class Driver:
     """Answers like pynvml; what is not given is not supported."""
 
     NVMLError = Exception
-    NVML_ERROR_NOT_FOUND = 6
+    NVML_ERROR_NOT_FOUND, NVML_SUCCESS = 6, 0
     NVML_PERF_POLICY_THERMAL, NVML_CLOCK_SM = 1, 1
     nvmlClocksEventReasonSwThermalSlowdown = 0x20
     nvmlClocksEventReasonHwThermalSlowdown = 0x40
@@ -77,14 +85,46 @@ def test_heat_slows_down_and_the_power_limit_is_normal(reasons, slowed):
         (running(7, 8), shares(p7=90, p8=0), 0),
         (running(7, 8, 9), Unsupported(), 2),
         (running(7, 8), NotFound(), 0),
+        (running(7, 8), Nobody(), 0),
+        ([], Unsupported(), 0),
         (running(70, 80), shares(p70=90), 0),
         (running(70, 80), shares(p70=90, p80=9), 1),
     ],
-    ids=["alone", "an idle one", "a busy one", "no share", "shares not counted", "nobody computed",
+    ids=["alone", "an idle one", "a busy one", "no share", "shares not counted", "nobody computed", "an empty table",
+         "processes hidden",
          "container, alone", "container, a busy one"],
 )  # fmt: skip
 def test_strangers_are_other_processes_that_compute(present, busy, strangers):
     assert gauge(ComputeRunningProcesses=present, ProcessUtilization=busy).strangers({7}, 0) == strangers
+
+
+def test_an_older_library_that_lacks_a_question_ends_no_run():
+    old = Gauge("GPU-1", SimpleNamespace(NVMLError=KeyError, NVML_PERF_POLICY_THERMAL=1, NVML_CLOCK_SM=1,
+                                         NVML_ERROR_NOT_FOUND=6, NVML_SUCCESS=0), "handle")  # fmt: skip
+    assert (old.joules(), old.heat(), old.clock(), old.strangers({1}, 0), old.slowed()) == (*(None,) * 4, False)
+
+
+def test_a_counter_that_stops_answering_gives_no_energy(tmp_path):
+    driver = Driver(TotalEnergyConsumption=5_000)
+    meter = Meter([Gauge("GPU-1", driver, "handle")], tmp_path)
+    driver.answers["TotalEnergyConsumption"] = 12_000
+    assert [power.joules for power in meter.end()] == [7.0]
+    for broken in (Unsupported(), 1_000):  # no answer; a driver that was loaded again
+        driver.answers["TotalEnergyConsumption"] = broken
+        assert meter.end() == []
+
+
+def test_a_slice_of_a_gpu_is_found_by_its_own_name():
+    class Sliced(Driver):
+        @staticmethod
+        def nvmlDeviceGetHandleByUUID(uuid):
+            if not uuid.startswith("MIG-"):
+                raise NotFound
+            return "slice"
+
+    found = nvml.gauge("1", Sliced())
+    assert (found.uuid, found.handle) == ("MIG-1", "slice")
+    assert nvml.gauge("1", Driver(HandleByUUID=NotFound())) is None
 
 
 def test_without_a_gpu_there_is_no_gauge():
