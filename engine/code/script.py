@@ -2,6 +2,7 @@
 
 from engine.code.form import Code, one_line
 from engine.code.layout import Script, text
+from engine.models.drafts import TRAINED
 from engine.models.resolve import RANDOM, gguf_file, resolve
 from engine.plan import Plan
 from engine.spec import Workload
@@ -124,7 +125,7 @@ def _compile(plan: Plan, workload: Workload, made: Script) -> None:
 def _speculation(plan: Plan, workload: Workload, made: Script) -> None:
     if plan.speculation:
         GUESSING[plan.speculation["kind"]](plan, made)
-        if _own_loop(plan):
+        if _own_loop(plan) and not (plan.draft or {}).get("layers"):
             made.beyond.append("generate guesses before it has read the prompt, so its steps hold other tokens.")
         if plan.dtype != "float32":
             made.beyond.append(
@@ -140,6 +141,9 @@ def _lookup(plan: Plan, made: Script) -> None:
 
 
 def _second(plan: Plan, made: Script) -> None:
+    if plan.draft["model"] == TRAINED:
+        made.beyond.append("The trained draft: generate takes whole models as drafts, and this one is a part of one.")
+        return
     made.draft = _loaded(plan.draft["dtype"], plan.draft["quantization"], plan.device, made)
     made.options["assistant_model"] = "draft"
     made.prepared += _paced("draft", plan.speculation)

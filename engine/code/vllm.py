@@ -5,6 +5,7 @@ import shlex
 from typing import Any
 
 from engine.code.form import Code, commented, one_line
+from engine.models.drafts import TRAINED
 from engine.models.resolve import RANDOM, resolve
 from engine.plan import Plan
 from engine.spec import Workload
@@ -98,10 +99,12 @@ def _speculation(plan: Plan, workload: Workload, flags: Flags, beyond: list[str]
     if not plan.speculation:
         return
     config = GUESSING[plan.speculation["kind"]](plan)
-    if plan.draft and plan.draft["dtype"] != plan.dtype:
+    if config and plan.draft and plan.draft["dtype"] != plan.dtype:
         beyond.append(f"A draft in {plan.draft['dtype']}: vLLM loads it in the number format of the model.")
     if config:
         flags["speculative-config"] = {"num_speculative_tokens": plan.speculation["guesses"], **config}
+    elif plan.draft:
+        beyond.append("The trained draft: vLLM takes whole models as drafts, and this one is a part of one.")
     else:
         beyond.append("Early exit: vLLM does not guess with a model's own first layers.")
     if plan.speculation["adaptive"]:
@@ -112,7 +115,9 @@ def _lookup(plan: Plan) -> dict[str, Any]:
     return {"method": "ngram", "prompt_lookup_min": 1, "prompt_lookup_max": plan.speculation["ngram"]}
 
 
-def _second(plan: Plan) -> dict[str, Any]:
+def _second(plan: Plan) -> dict[str, Any] | None:
+    if plan.draft["model"] == TRAINED:
+        return None
     source = resolve(plan.draft["model"])
     kind = (plan.draft["quantization"] or {}).get("kind")
     own = {"quantization": QUANTIZED[kind]} if kind in QUANTIZED else {}

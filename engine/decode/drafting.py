@@ -10,13 +10,14 @@ import torch
 
 from engine.backends import Emit
 from engine.decode.compiled import compile_step
-from engine.decode.drafts import Draft, EarlyExit, Lookup, SecondModel
+from engine.decode.drafts import Draft, EarlyExit, Lookup, SecondModel, Trained
 from engine.decode.early_exit import Shallow, first_layers
 from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling
 from engine.decode.speculate import DraftLength, Tally, Verifier, speculate
 from engine.decode.stepper import Growing, Preallocated, Stepper, keep_all
-from engine.models import load
+from engine.decode.trained import load as load_trained
+from engine.models import drafts, load
 from engine.models.architecture import architecture
 from engine.models.fetch import fetch
 from engine.models.resolve import Source, resolve
@@ -33,6 +34,7 @@ class Drafting:
         self.model: Any = None
         self.context: int | None = None
         self.found: tuple[Source, Path] | None = None
+        self.trained: drafts.Trained | None = None
         self.draft: Draft | None = None
         self.tally = Tally()
         self.kept: dict[tuple, Any] = {}
@@ -44,6 +46,9 @@ class Drafting:
         """
         if not plan.draft:
             return
+        if plan.draft["model"] == drafts.TRAINED:
+            self.trained = drafts.trained(plan.model)
+            return
         if plan.draft["model"] != plan.model:
             source = resolve(plan.draft["model"])
             folder = fetch(source, progress)
@@ -51,11 +56,14 @@ class Drafting:
         self.context = architecture(load.read_config(folder)).context
         self.found = (source, folder)
 
-    def load(self, plan: Plan, phase: Callable[[str], None]) -> None:
-        """Load the second model that was found, in its own number format."""
+    def load(self, plan: Plan, phase: Callable[[str], None], whole: Any) -> None:
+        """Load the second model that was found, in its own number format; a trained one leans on the `whole` model."""
         if self.found:
             phase("load")
             self.model = load.load_model(*self.found, replace(plan, **plan.draft), phase)
+        elif self.trained:
+            phase("load")
+            self.model = load_trained(self.trained.path, whole, getattr(torch, plan.draft["dtype"]))
 
     def start(self) -> None:
         """A run begins: count from nothing."""
@@ -104,7 +112,11 @@ class Drafting:
             own: Stepper = Preallocated(self.model, [0], cache, self._compiled(plan, self.model))
         else:
             own = Growing(self.model, [0], keep_all(self.model.config))
-        return SecondModel(own, sampling, generator, vocabulary(stepper.model))
+        parts = (own, sampling, generator, vocabulary(stepper.model))
+        if not self.trained:
+            return SecondModel(*parts)
+        facts = {"layers": len(self.trained.layers), "vocabulary": self.trained.vocabulary}
+        return Trained(*parts, kept=self.model.kept, facts=facts)
 
     def _shallow(
         self, plan: Plan, stepper: Stepper, sampling: Sampling, generator: torch.Generator, length: int

@@ -113,6 +113,34 @@ class SecondModel:
         return {"kind": self.kind, "parameters": parameters}
 
 
+class Trained(SecondModel):
+    """A draft that was trained for the model: its logits are those of the tokens `kept` [n] alone."""
+
+    def __init__(self, *parts: Any, kept: torch.Tensor, facts: dict[str, Any]):
+        super().__init__(*parts)
+        self.kept, self.said = kept, facts
+        banned = self.sampling.banned(kept.device)
+        self.banned = None if banned is None else torch.isin(kept, banned).nonzero()[:, 0]
+
+    def chain(self, ids: torch.Tensor, count: int) -> Guesses:
+        """As any second model; the likeliest token is looked for among those that are kept, which are few."""
+        if not self.sampling.greedy:
+            return chain(self._every, ids, count, self.sampling, self.generator, self.vocabulary)
+        made = []
+        for _ in range(count):
+            logits = self.stepper.step(ids)[:, -1]
+            logits = logits if self.banned is None else logits.index_fill(-1, self.banned, float("-inf"))
+            ids = self.kept[logits.argmax(-1, keepdim=True)]
+            made.append(ids)
+        return Guesses(torch.cat(made, 1))
+
+    def _every(self, ids: torch.Tensor) -> torch.Tensor:
+        return widen(self.stepper.step(ids), self.kept, self.vocabulary)
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": self.kind, **self.said}
+
+
 class EarlyExit:
     """The model's own first layers write the guesses, into the first layers of the cache that it verifies with.
 
@@ -146,6 +174,11 @@ class EarlyExit:
 
     def facts(self) -> dict[str, Any]:
         return {"kind": self.kind, "layers": self.shallow.layers}
+
+
+def widen(logits: torch.Tensor, kept: torch.Tensor, vocabulary: int) -> torch.Tensor:
+    """Logits [..., n] of the tokens `kept` [n] as logits of all, [..., vocabulary]: minus infinity for the others."""
+    return logits.new_full((*logits.shape[:-1], vocabulary), float("-inf")).index_copy_(-1, kept, logits)
 
 
 def chain(

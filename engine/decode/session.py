@@ -172,8 +172,9 @@ class Loaded(Session):
         self.tokenizer = load.load_tokenizer(folder)
         self.drafting.find(plan, source, folder, self.tokenizer, progress)
         self.check(workload)
-        self.model = self.change(plan, load.load_model(source, folder, plan, phase))
-        self.drafting.load(plan, phase)
+        whole = load.load_model(source, folder, plan, phase)
+        self.drafting.load(plan, phase, whole)
+        self.model = self.change(plan, whole)
         self.weights = self.weights_bytes() + self.drafting.weights_bytes()
 
     def weights_bytes(self) -> int:

@@ -21,48 +21,36 @@ LARGEST = 127
 class Borrowed(nn.Module):
     """The whole model's embedding, in the draft's number format; its weights stay the whole model's."""
 
-    def __init__(self, embedding: nn.Module, dtype: torch.dtype):
+    def __init__(self, weight: torch.Tensor, dtype: torch.dtype):
         super().__init__()
-        self.read, self.dtype = embedding.forward, dtype
+        self.table, self.dtype = (weight.detach(),), dtype  # in a tuple it is no parameter of the draft
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.table[0]
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.read(ids).to(self.dtype)
-
-
-class Head(nn.Module):
-    """Logits for all tokens, of which only the `kept` [n] ever can be guessed; the others are minus infinity."""
-
-    def __init__(self, kept: torch.Tensor, width: int, vocabulary: int, dtype: torch.dtype):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(len(kept), width, dtype=dtype, device=kept.device))
-        self.register_buffer(KEPT, kept.long(), persistent=False)
-        self.vocabulary = vocabulary
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        known = functional.linear(states, self.weight)
-        every = known.new_full((*known.shape[:-1], self.vocabulary), float("-inf"))
-        return every.index_copy(-1, self.kept, known)
+        return functional.embedding(ids, self.weight).to(self.dtype)
 
 
 def build(whole: nn.Module, layers: int, kept: torch.Tensor, dtype: torch.dtype) -> nn.Module:
-    """A draft of so many layers for the `whole` model, on its device; the layers' weights are drawn by chance."""
+    """A draft of so many layers for the `whole` model, on its device; its weights are drawn by chance.
+
+    Its logits are those of the tokens `kept` [n] alone, in this order.
+    """
     config = copy.deepcopy(whole.config)
-    vocabulary = config.vocab_size
-    # made with a table of one token, which the whole model's takes the place of
-    config.num_hidden_layers, config.vocab_size, config.tie_word_embeddings = layers, 1, False
-    config.pad_token_id = None
+    config.num_hidden_layers, config.vocab_size, config.tie_word_embeddings = layers, len(kept), False
+    config.pad_token_id = None  # that of the whole model may be no row of so small a table
     attention = whole.config._attn_implementation
     model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
-    model.set_input_embeddings(Borrowed(whole.get_input_embeddings(), dtype))
-    model.set_output_embeddings(Head(kept.cpu(), config.hidden_size, vocabulary, dtype))
-    model.config.vocab_size, model.config.pad_token_id = vocabulary, whole.config.pad_token_id
-    model.generation_config = copy.deepcopy(whole.generation_config)
+    model.set_input_embeddings(Borrowed(whole.get_input_embeddings().weight, dtype))
+    model.kept = kept.long().to(whole.device)
     return model.to(whole.device).eval()
 
 
 def save(model: nn.Module, path: Path, facts: dict[str, Any]) -> None:
     """Write a draft: matrices as 8-bit integers with one scale a row, half the bytes of 16-bit numbers."""
-    tensors = {KEPT: model.get_output_embeddings().kept.int().cpu()}
+    tensors = {KEPT: model.kept.int().cpu()}
     for name, weight in model.state_dict().items():
         weight = weight.detach().float().cpu()
         if weight.dim() > 1:

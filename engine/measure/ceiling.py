@@ -109,6 +109,9 @@ def guesser(plan: Plan, shape: Architecture, how: Formats) -> tuple[Architecture
     """The model that guesses: another one, or the first layers of this one; None where guesses are copied."""
     if plan.draft:
         own = known(plan.draft["model"]) or (shape if plan.draft["model"] == plan.model else None)
+        if "layers" in plan.draft:  # a trained one: the whole model's shape, cut; it borrows the embedding
+            cut = {name: plan.draft[name] for name in ("layers", "vocabulary")}
+            own = replace(shape, **cut, sliding=0, tied=True)
         stored = {"dtype": plan.draft["dtype"], "quantization": plan.draft["quantization"], "kv_bits": None}
         return (own, formats(replace(plan, **stored), own)) if own else None
     layers = (plan.speculation or {}).get("layers")

@@ -6,9 +6,11 @@ from pydantic import Field
 
 from engine.models.architecture import odd_width
 from engine.models.catalogue import MODELS
+from engine.models.drafts import TRAINED, trained
 from engine.models.resolve import RANDOM
 from engine.optimizations import Speculation
 from engine.plan import Plan
+from engine.refusal import Refusal
 
 SELF = "self"
 QUANTIZED = ("int8", "nf4")
@@ -37,8 +39,9 @@ class DraftModel(Speculation):
         max_length=300,
         pattern=r"^[^\x00-\x1f\x7f]*$",
         title="Draft",
-        description="A model with the same tokenizer; self: the model's own weights in fewer bits; "
-        "empty: the catalogue's draft for this model, or self where it has none.",
+        description="A model with the same tokenizer; self: the model's own weights in fewer bits; trained: the "
+        "small draft that was trained for this model, where there is one; empty: the catalogue's draft for this "
+        "model, or self where it has none.",
     )
     format: Literal["auto", "float32", "bfloat16", "float16", "int8", "nf4"] = Field(
         "auto",
@@ -49,7 +52,7 @@ class DraftModel(Speculation):
 
     def models(self) -> tuple[str, ...]:
         chosen = self.model.strip()
-        return () if chosen in ("", SELF) else (chosen,)
+        return () if chosen in ("", SELF, TRAINED) else (chosen,)
 
     def limits(self, machine: Any, model: Any = None) -> str | None:
         if self.format in QUANTIZED and not machine.packages.get("bitsandbytes"):
@@ -59,6 +62,9 @@ class DraftModel(Speculation):
     def on_transformers(self, plan: Plan) -> None:
         chosen = self.model.strip() or partner(plan.model)
         own = chosen in (SELF, plan.model)
+        if chosen == TRAINED:
+            self._trained(plan)
+            return
         kind = self.format if self.format != "auto" else _fewer(plan) if own else _same(plan)
         plan.draft = {"model": plan.model if own else chosen, **_stored(plan, kind)}
         plan.expected["draft_format"] = kind
@@ -66,8 +72,23 @@ class DraftModel(Speculation):
 
     on_generate = on_transformers
 
+    def _trained(self, plan: Plan) -> None:
+        """Its shape goes into the plan, so that what it costs can be told before it is loaded."""
+        try:
+            found = trained(plan.model)
+        except Refusal:  # settle says why
+            shape = {}
+        else:
+            shape = {"layers": len(found.layers), "vocabulary": found.vocabulary}
+        kind = plan.dtype if self.format == "auto" else self.format
+        plan.draft = {"model": TRAINED, "dtype": kind, "quantization": None, **shape}
+        plan.expected["draft_format"] = kind
+        self.guess(plan, draft=TRAINED)
+
     def settle(self, plan: Plan) -> str | None:
         if sentence := super().settle(plan):
+            return sentence
+        if plan.draft["model"] == TRAINED and (sentence := self._untrained(plan)):
             return sentence
         kind = plan.expected["draft_format"]
         if kind == "float16" and plan.device == "cpu":
@@ -82,6 +103,18 @@ class DraftModel(Speculation):
             )
         if kind == "int8" and plan.compile:
             return "LLM.int8 cannot be compiled: choose nf4 for the draft format, or switch the compiled step off."
+        return None
+
+    def _untrained(self, plan: Plan) -> str | None:
+        """Why there can be no trained draft in this lane."""
+        if plan.backend == "generate":
+            return "transformers' generate takes whole models as drafts: use the Pitlane loop for a trained draft."
+        if self.format in QUANTIZED:
+            return "A trained draft is small as it is: choose a draft format that is not quantized, or auto."
+        try:
+            trained(plan.model)
+        except Refusal as refusal:
+            return str(refusal)
         return None
 
     def badge(self) -> str:

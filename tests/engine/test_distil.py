@@ -84,7 +84,7 @@ def test_the_draft_learns_and_its_file_brings_it_back(model, tmp_path):
     for name, weight in draft.state_dict().items():
         largest = weight.abs().amax(-1, keepdim=True) if weight.dim() > 1 else weight.abs()
         assert ((back.state_dict()[name] - weight).abs() <= largest / 127 / 2 + 1e-6).all(), name
-    assert torch.equal(back.lm_head.kept, kept)
+    assert torch.equal(back.kept, kept)
 
 
 def test_prompts_are_in_the_models_own_form_and_none_has_a_blank(tiny_model):
