@@ -125,7 +125,7 @@ class Room {
 
   // What is on the wall while people come: how to get in, and what is going to happen.
   welcome() {
-    const wait = this.state.leads ? "Open a lesson at the left: everybody sees it at once." : "The presenter opens a lesson in a moment.";
+    const wait = this.state.leads ? "Open a lesson from the list: everybody sees it at once." : "The presenter opens a lesson in a moment.";
     const steps = ["Everybody commits to a guess. Nobody sees those of others.", "One run is watched by all of us, live.", "The guesses are laid beside what was measured."];
     const way = make("p", { class: "way" }, "Open ", make("b", {}, location.host + location.pathname.replace(/\/$/, "")), ", choose Workshop, and enter ", make("b", {}, this.code));
     return [make("h3", {}, "Welcome. Guess first, then measure."), way, make("ol", { class: "how" }, ...steps.map((step) => make("li", {}, step))), make("p", { class: "more" }, wait)];
