@@ -9,6 +9,8 @@ LIMITS = {
     "compute": "arithmetic",
     "overhead": "starting operators, which the host does one by one",
 }
+ALIKE = 0.9
+"""Slopes whose ratio is above this lie on each other."""
 
 
 def of(result: dict[str, Any]) -> dict[str, Any] | None:
@@ -27,11 +29,20 @@ def picture(names: Sequence[str], ceilings: Sequence[dict[str, Any] | None]) -> 
         return None
     entries = [one for _, _, one in known]
     return {
-        "slopes": sorted({one["bandwidth"] for one in entries if one["bandwidth"]}),
+        "slopes": _apart({one["bandwidth"] for one in entries if one["bandwidth"]}),
         "roofs": sorted({(one["arithmetic"], one["rate"]) for one in entries if one["rate"]}),
         "points": [point for number, phase, one in known for point in _points(number, names[number], phase, one)],
         "sentence": _sentence(names, ceilings),
     }
+
+
+def _apart(bandwidths: set[float]) -> list[float]:
+    """Those that can be told apart in the picture: little data has a higher one than much, often by next to nothing."""
+    kept: list[float] = []
+    for bandwidth in sorted(bandwidths, reverse=True):
+        if not kept or bandwidth < ALIKE * kept[-1]:
+            kept.append(bandwidth)
+    return kept[::-1]
 
 
 def _phases(both: dict[str, Any] | None) -> list[tuple[str, dict[str, Any]]]:

@@ -58,6 +58,11 @@ def test_a_phase_has_a_point_at_best_and_one_as_measured():
     assert "40 ms measured, 25% of what the machine allows" in drawn["points"][3]["tip"]
 
 
+def test_bandwidths_that_lie_on_each_other_are_one_line():
+    drawn = roofline.picture(list("ABC"), [{"decode": {**phase(0.5), "bandwidth": one}} for one in (40e9, 42e9, 60e9)])
+    assert drawn["slopes"] == [42e9, 60e9]
+
+
 def test_before_a_run_there_are_only_the_best_points():
     drawn = roofline.picture(["A"], [{"prefill": None, "decode": phase(None)}])
     assert [point["kind"] for point in drawn["points"]] == ["predicted"]
