@@ -20,12 +20,12 @@ from engine.spec import Lane, Workload, plan_for
 
 RUNGS: dict[str, dict[str, Any]] = {
     "native step": NATIVE,
-    "merged projections": {"merged_projections": {}},
-    "fused kernels": {"merged_projections": {}, "fused_kernels": {}},
-    "CUDA graph": {"cuda_graph": {}},
-    "all three": CAPTURED,
+    "merged, fused and captured": CAPTURED,
     "native step, batch": {**NATIVE, "batching": {"size": 3}},
     "prompt lookup": {"prompt_lookup": {}},
+    "merged projections": {"merged_projections": {}},
+    "fused kernels": {"fused_kernels": {}},
+    "CUDA graph": {"cuda_graph": {}},
     "native step, prompt lookup": {**NATIVE, "prompt_lookup": {}},
     "batch": {"batching": {"size": 3}},
     "continuous batching": {"continuous_batching": {"slots": 3}},
@@ -34,7 +34,7 @@ PACKED = {f"packed {kind}": {**NATIVE, "packed_weights": {"kind": kind}} for kin
 WORKLOAD = Workload(prompts=(REPEAT, PROMPT, "Name three colours."), max_new_tokens=24)
 READ = 160
 """Tokens of a text that a lossy rung reads."""
-HELD, BROKE, ABSENT = "PASS", "FAIL", "not here"
+HELD, BROKE, ABSENT, OPEN = "PASS", "FAIL", "not here", "unfinished"
 
 
 def checks(device: str, model: str = REAL) -> Iterator[dict[str, Any]]:
@@ -63,7 +63,7 @@ def _opened(device: str, model: str, opts: dict[str, Any]) -> tuple[Any, Any]:
     from engine.decode.modules import ModuleSession
 
     plan, session = plan_for(Lane(device=device, opts=opts), model, machine()), ModuleSession()
-    session.prepare(plan, WORKLOAD, lambda event: None)
+    session.load(plan, WORKLOAD, lambda event: None)
     return session, plan
 
 

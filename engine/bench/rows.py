@@ -76,7 +76,7 @@ GPU = (
     Row("0.6b-bf16", "0.6B shape, bf16, batch 1", SMALL,
         {"generate": generate(), "captured": ours(**CAPTURED), "native": ours(**NATIVE)}, SHORT),
     Row("135m-bf16", "SmolLM2-135M, bf16, batch 1: rung by rung", REAL,
-        {"generate": generate(), "loop": ours(), "captured": ours(**CAPTURED), "native": ours(**NATIVE)}, LONGER),
+        {"generate": generate(), "loop": ours(), "captured": ours(**CAPTURED), "native": ours(**NATIVE)}, SHORT),
     Row("135m-copy", "SmolLM2-135M, bf16, a text to copy", REAL,
         {"native": ours(**NATIVE), "native + lookup": ours(**NATIVE, **GUESSES), "loop + lookup": ours(**GUESSES),
          "generate + lookup": generate(**GUESSES)}, COPY),

@@ -3,17 +3,13 @@
 import argparse
 from pathlib import Path
 
-from engine.bench.parts import Bench, chosen, conduct
+from engine.bench.parts import Bench, chosen
 from engine.bench.report import Report
 from engine.commands import OUT
 from engine.measure.machine import machine
 from engine.refusal import Refusal
-from engine.run.pool import Pool
 
 MINUTES = 8.0
-PATIENCE = {"import": 120.0, "fetch": 60.0, "load": 120.0, "quantize": 120.0, "compile": 150.0, "capture": 60.0,
-            "warmup": 60.0, "profile": 60.0, "run": 60.0, "quality": 60.0}  # fmt: skip
-"""A lane that says nothing for so many seconds is given up, and the others go on."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +26,6 @@ def do(parsed: argparse.Namespace) -> int:
         raise Refusal("This machine has no NVIDIA GPU that torch can use.", "Leave --gpu out for a few rows without.")
     if not parsed.minutes > 0:
         raise Refusal(f"--minutes is {parsed.minutes:g}.", "Give the bench some minutes.")
-    pool = Pool(PATIENCE)
-    try:
-        report = Report(Path(parsed.out), lambda text: OUT.print(text, markup=False))
-        bench = Bench(parsed.gpu, report, pool)
-        return 0 if conduct(chosen(list(bench.parts()), parsed.only), parsed.minutes, report) else 1
-    finally:
-        pool.close()
+    report = Report(Path(parsed.out), lambda text: OUT.print(text, markup=False))
+    bench = Bench(parsed.gpu, report)
+    return 0 if bench.conduct(chosen(list(bench.parts()), parsed.only), parsed.minutes) else 1

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from engine.bench.sides import Side
 from engine.measure.machine import Gpu, machine
 from engine.presets import presets
 from engine.refusal import Refusal
-from engine.run.pool import Pool
 from engine.spec import plan_for
 
 CARD = Gpu("NVIDIA H200", 143771 * 2**20, "9.0", "580")
@@ -31,11 +29,9 @@ def timetable(**knobs) -> dict:
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "_real", lambda: "smollm2-135m")
-    pool, said = Pool(), []
-    made = Bench(False, Report(tmp_path / "out", said.append), pool)
-    made.said = said
+    made = Bench(False, Report(tmp_path / "out", lambda text: None))
     yield made
-    pool.close()
+    made.conduct([], 1.0)
 
 
 def kept(bench: Bench) -> dict:
@@ -54,7 +50,7 @@ def test_what_cannot_be_is_one_sentence(capsys, tmp_path, monkeypatch):
 def test_a_row_is_told_and_kept_and_a_lane_that_breaks_costs_only_itself(bench):
     lanes = {"slow": timetable(tpot_ms=4.0), "fast": timetable(), "broken": timetable(fault="raise", at=1)}
     row = Row("mine", "Which is faster?", "smollm2-135m", lanes, WORKLOAD, rounds=2)
-    assert conduct([Part("mine", row.says, 5.0, partial(bench._row, row))], 1.0, bench.report)
+    assert conduct([bench._row(row)], 1.0, bench.report)
     found = kept(bench)["rows"]["mine"]["lanes"]
     assert [lane["status"] for lane in found] == ["finished", "finished", "failed"]
     text = (bench.report.folder / TEXT).read_text()
@@ -66,7 +62,7 @@ def test_a_row_is_told_and_kept_and_a_lane_that_breaks_costs_only_itself(bench):
 def test_a_row_ends_when_its_time_is_over_and_keeps_what_it_has(bench):
     lanes = {"A": timetable(tpot_ms=100.0)}
     row = Row("long", "Too long?", "smollm2-135m", lanes, {**WORKLOAD, "max_new_tokens": 16}, rounds=64)
-    bench._row(row, 5.0)
+    bench._row(row).do(5.0)
     (lane,) = kept(bench)["rows"]["long"]["lanes"]
     assert lane["status"] == "cancelled" and 0 < len(lane["rounds"]) < 8
     assert "stopped after 5 s" in (bench.report.folder / TEXT).read_text()
@@ -136,3 +132,15 @@ def test_rungs_that_write_something_else_are_found(tiny_model, monkeypatch):
     right, monotone = module._tokens, iter([0, 1])
     monkeypatch.setattr(module, "_tokens", lambda *a: {r: [next(monotone)] for r, t in right(*a).items() if r == 0})
     assert next(iter(checks("cpu", str(tiny_model))))["verdict"] == module.BROKE
+
+
+def test_workers_are_started_ahead_and_each_is_used_once(bench):
+    row = Row("mine", "?", "smollm2-135m", {"A": timetable(), "B": timetable(tpot_ms=2.0)}, WORKLOAD, rounds=1)
+    part = bench._row(row)
+    bench.stock.fill([part.asked], parts.PATIENCE)
+    ahead = [child.process.pid for child in bench.stock._all()]
+    bench.stock.settle(20.0)
+    part.do(10.0)
+    used = [child.process.pid for _, child in bench.pool.idle]
+    assert len(ahead) >= 1 and {*ahead} <= {*used} and bench.stock._all() == []
+    assert [lane["status"] for lane in kept(bench)["rows"]["mine"]["lanes"]] == ["finished", "finished"]
