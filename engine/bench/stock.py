@@ -1,6 +1,7 @@
 """The stock: workers that import their libraries before their row comes, so that the rows do not wait for it."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 from engine.measure.machine import machine
@@ -11,7 +12,7 @@ from engine.run.launch import launch
 from engine.run.pool import Workers
 from engine.spec import Experiment, Lane, plan_for
 
-MOST = 14
+MOST = 20
 """Each takes about a gigabyte of the host's memory before it has loaded anything."""
 
 
@@ -22,16 +23,27 @@ class Stock:
         self.ready: dict[str, list[Child]] = {}
 
     def fill(self, several: Iterable[Experiment], silence: dict[str, float]) -> None:
-        """Start workers for the lanes to come, each lease once, in the order in which they are needed."""
-        seen: set[tuple] = set()
+        """Start workers for the lanes to come in the order in which they are needed.
+
+        A row takes over those of the row before it, if its model is the same.
+        """
+        model, there = "", Counter[tuple]()
         for asked in several:
+            there = there if asked.model == model else Counter()
+            model, taken = asked.model, Counter[tuple]()
             for lane in asked.lanes.values():
-                plan = _plan(lane, asked.model)
-                if plan and _alone(plan) and plan.lease() not in seen and len(seen) < MOST:
-                    seen.add(plan.lease())
-                    child = launch(plan, silence)
-                    child.open(lane.model_dump(mode="json"))
-                    self.ready.setdefault(plan.backend, []).append(child)
+                plan = _plan(lane, model)
+                if plan and _alone(plan):
+                    taken[plan.lease()] += 1
+                    if taken[plan.lease()] > there[plan.lease()]:
+                        self._start(plan, lane, silence)
+            there |= taken
+
+    def _start(self, plan: Plan, lane: Lane, silence: dict[str, float]) -> None:
+        if len(self._all()) < MOST:
+            child = launch(plan, silence)
+            child.open(lane.model_dump(mode="json"))
+            self.ready.setdefault(plan.backend, []).append(child)
 
     def settle(self, seconds: float) -> None:
         """Wait until all have imported what they need, or so long."""

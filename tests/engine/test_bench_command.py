@@ -142,5 +142,5 @@ def test_workers_are_started_ahead_and_each_is_used_once(bench):
     bench.stock.settle(20.0)
     part.do(10.0)
     used = [child.process.pid for _, child in bench.pool.idle]
-    assert len(ahead) >= 1 and {*ahead} <= {*used} and bench.stock._all() == []
+    assert len(ahead) == 2 and {*ahead} == {*used} and bench.stock._all() == []
     assert [lane["status"] for lane in kept(bench)["rows"]["mine"]["lanes"]] == ["finished", "finished"]
