@@ -12,6 +12,7 @@ from engine.backends import Emit
 from engine.decode.compiled import compile_step
 from engine.decode.drafts import Draft, EarlyExit, Lookup, SecondModel, Trained
 from engine.decode.early_exit import Shallow, first_layers
+from engine.decode.native import natively
 from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling
 from engine.decode.speculate import DraftLength, Tally, Verifier, speculate
@@ -35,6 +36,7 @@ class Drafting:
         self.context: int | None = None
         self.found: tuple[Source, Path] | None = None
         self.trained: drafts.Trained | None = None
+        self.native: Any = None
         self.draft: Draft | None = None
         self.tally = Tally()
         self.kept: dict[tuple, Any] = {}
@@ -64,13 +66,17 @@ class Drafting:
         elif self.trained:
             phase("load")
             self.model = load_trained(self.trained.path, whole, getattr(torch, plan.draft["dtype"]))
+            if plan.native:
+                self.native = natively(plan)(self.model, plan)
+                self.model.get_input_embeddings().give_back()
 
     def start(self) -> None:
         """A run begins: count from nothing."""
         self.tally = Tally()
 
     def weights_bytes(self) -> int:
-        return load.weights_bytes(self.model) if self.model is not None else 0
+        packed = sum(matrix.bytes() for matrix in self.native.weights.matrices()) if self.native else 0
+        return packed + load.weights_bytes(self.model) if self.model is not None else 0
 
     def format(self) -> str | None:
         """The number format that the second model was loaded in, read from its modules; None without one."""
@@ -107,9 +113,11 @@ class Drafting:
     def _second(
         self, plan: Plan, stepper: Stepper, sampling: Sampling, generator: torch.Generator, length: int
     ) -> Draft:
-        if plan.cache == "static":
+        if self.native:
+            own: Stepper = self.native.stepper(self.model, length)
+        elif plan.cache == "static":
             cache = self._once(("cache", length), lambda: keep_all(self.model.config, length))
-            own: Stepper = Preallocated(self.model, [0], cache, self._compiled(plan, self.model))
+            own = Preallocated(self.model, [0], cache, self._compiled(plan, self.model))
         else:
             own = Growing(self.model, [0], keep_all(self.model.config))
         parts = (own, sampling, generator, vocabulary(stepper.model))

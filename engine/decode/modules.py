@@ -18,7 +18,7 @@ from engine.decode.fuse import fuse_kernels, kernels, merge_projections, merged
 from engine.decode.graphs import GraphStep, graph_decode, graph_step
 from engine.decode.launches import launches
 from engine.decode.loop import decode
-from engine.decode.native import Native
+from engine.decode.native import natively
 from engine.decode.prefix import Prefixes
 from engine.decode.prompts import Batch, check_context
 from engine.decode.sampling import Sampling
@@ -126,7 +126,7 @@ class ModuleSession(Loaded):
         if plan.kernels:
             fuse_kernels(model)
         if plan.native:
-            self.native = _native(plan)(model, plan)
+            self.native = natively(plan)(model, plan)
         return model
 
     def shape(self, plan: Plan, batch: Batch) -> tuple:
@@ -232,12 +232,3 @@ class ModuleSession(Loaded):
             "offload": getattr(cache, "offloading", False),
             "prefix": self.prefixes.facts() if self.prefixes else None,
         }
-
-
-def _native(plan: Plan) -> Any:
-    """What keeps packed weights and their steps; the kernels of a GPU are imported where there is one only."""
-    if plan.device != "cuda":
-        return Native
-    from engine.decode.gpu_native import GpuNative
-
-    return GpuNative

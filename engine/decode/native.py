@@ -103,6 +103,15 @@ class Native:
         }
 
 
+def natively(plan: Plan) -> Any:
+    """What keeps packed weights and their steps; the kernels of a GPU are imported where there is one only."""
+    if plan.device != "cuda":
+        return Native
+    from engine.decode.gpu_native import GpuNative
+
+    return GpuNative
+
+
 def release(model: Any) -> None:
     """Let go of the weights that were packed: the modules stay, for what they say of the model, without numbers."""
     for module in model.modules():

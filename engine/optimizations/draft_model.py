@@ -111,6 +111,8 @@ class DraftModel(Speculation):
             return "transformers' generate takes whole models as drafts: use the Pitlane loop for a trained draft."
         if self.format in QUANTIZED:
             return "A trained draft is small as it is: choose a draft format that is not quantized, or auto."
+        if plan.native and self.format not in ("auto", plan.dtype):
+            return "The native step packs a trained draft as it packs the model: set the draft format to auto."
         try:
             trained(plan.model)
         except Refusal as refusal:

@@ -7,11 +7,16 @@ import torch
 
 from engine.code.script import script
 from engine.code.vllm import vllm
+from engine.decode.drafting import Drafting
 from engine.decode.drafts import Trained, widen
+from engine.decode.loop import decode
 from engine.decode.modules import ModuleSession
+from engine.decode.native import Native, NativeStepper
+from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling
 from engine.decode.trained import build, load, save
 from engine.distil.training import student
+from engine.event import Step
 from engine.measure.ceiling import guesser
 from engine.measure.formats import formats
 from engine.measure.machine import machine
@@ -115,6 +120,30 @@ def test_the_embedding_stays_the_whole_models(model, file):
     assert half(torch.tensor([[1]])).logits.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("kind", [None, "int8"])
+def test_beside_a_native_step_the_draft_is_a_native_step_too(kind, file):
+    """Its few logits come out of packed weights, and the text is that of the native step alone."""
+    packed = kind and {"kind": kind, "inputs": 16}
+    asked = replace(plan("draft_model", "static"), native=True, packed=packed, draft={"dtype": "float32"})
+    model, drafting = calm(tiny("llama")), Drafting()
+    drafting.trained = drafts.described(file)
+    drafting.load(asked, lambda name: None, model)
+    whole = Native(model, asked)
+    for prompt in prompts(1, 5, 9, 17):
+        batch, alone, guessed = Batch((0,), (prompt,), (NEW,)), [], []
+        with torch.inference_mode():
+            decode(whole.stepper(model, ROOM), batch, GREEDY, alone.append)
+            drafting.turn(asked, whole.stepper(model, ROOM), batch, GREEDY, ROOM, guessed.append)
+        assert steps(guessed) == steps(alone)
+    assert 0 < drafting.tally.accepted < drafting.tally.drafted
+    assert isinstance(drafting.draft.stepper, NativeStepper)
+    assert drafting.weights_bytes() > 0
+
+
+def steps(events) -> list[int]:
+    return tokens([event for event in events if isinstance(event, Step)])
+
+
 def planned(opts=ASKED, model="smollm2-135m", backend="transformers") -> Plan:
     return plan_for(Lane(backend=backend, opts=opts), model, machine())
 
@@ -189,4 +218,4 @@ def written(session: ModuleSession, made: Plan, workload: Workload) -> list[int]
     session.prepare(made, workload, events.append)
     events.clear()
     session.run(made, workload, events.append)
-    return tokens([event for event in events if hasattr(event, "tokens") and hasattr(event, "drafted")])
+    return steps(events)
