@@ -1,5 +1,7 @@
 """Compile the kernels of a whole decode step for an NVIDIA GPU, which needs none."""
 
+import triton
+
 from engine.kernels import argmax, decode_attention
 from tests.engine.kernel_builds import build
 
@@ -12,7 +14,7 @@ BARE = {"MAILBOX": False, "STAMPED": True, "EMBEDDED": False, "WIDTH": 1}
 
 def attention(number: str, tokens: int, group: int, size: int, splits: int, norm: bool) -> None:
     """Heads of 96 fill three quarters of a block; one part alone needs no meeting."""
-    lines, block = tokens * group, 128 if size == 96 else size
+    lines, block = triton.next_power_of_2(tokens * group), 128 if size == 96 else size
     build(
         decode_attention._decode, number, COUNTS | SINGLES | {"qkv": f"*{number}"},
         TOKENS=tokens, GROUP=group, HEADS=2 * group, SIZE=size, SPLITS=splits, LEAST=256, M=max(16, lines), N=32,
@@ -24,6 +26,7 @@ def main() -> None:
     for number in ("fp32", "bf16"):
         kinds = COUNTS | SINGLES | dict.fromkeys(("logits", "embedding", "hidden"), f"*{number}")
         attention(number, 1, 4, 128, splits=8, norm=True)
+        attention(number, 1, 3, 64, splits=8, norm=False)
         attention(number, 8, 1, 64, splits=1, norm=False)
         for flags in (FULL, BARE):
             build(argmax._greedy, number, kinds, COLUMNS=2048, BLOCKS=32, **flags)
