@@ -10,7 +10,7 @@ import { make, paced } from "./units.js";
 
 const DRAW_MS = 120;
 const SILENCE_MS = 12000;
-const IDLE = "Pick a question above or set the lanes yourself, then press Run.";
+const LONG = 150;
 
 export function mount({ element, props, watch, trigger, base }) {
   const root = element.querySelector(".stage") ?? element;
@@ -20,6 +20,13 @@ export function mount({ element, props, watch, trigger, base }) {
 // The sentences of a verdict: the claim with its evidence in brackets, then the reasons.
 function parted(text) {
   return text.split(/(?<=[.!]) (?=[A-Z])/);
+}
+
+// What Run would do now.
+function ahead(lanes) {
+  const on = lanes.map(({ name, badges }) => `lane ${name} has ${badges.length ? badges.join(", ") : "nothing switched on"}`).join(", ");
+  const short = lanes.length > 1 && on.length < LONG;
+  return `${short ? `L${on.slice(1)}. ` : ""}Press Run to ${lanes.length > 1 ? "race them" : "measure this lane"}, or pick a question above.`;
 }
 
 function emphasised(claim) {
@@ -60,7 +67,7 @@ class Stage {
     this.layOut({ ...setup, tips: setup.tips, prompts: 1 }, same !== this.drawn);
     this.after.append(...drawn(setup.lanes.map((lane) => lane.name), setup.pictures));
     this.drawn = same;
-    this.say("Ready", IDLE);
+    this.say("Ready", ahead(setup.lanes));
   }
 
   // Read the log of the run that the page names. The browser connects again by itself when a connection is lost,

@@ -10,7 +10,8 @@ pytestmark = pytest.mark.browser
 
 def test_the_first_look_says_what_to_do(visit):
     page = visit()
-    assert "then press Run" in page.inner_text(".stage .verdict")
+    said = page.inner_text(".stage .verdict .more")
+    assert said.startswith("Lane A has nothing switched on, lane B has prompt lookup 5. Press Run to race them")
     assert page.locator(".history .none").is_visible() and page.is_enabled("#run") and page.is_disabled("#stop")
     looks(page, "empty", **WIDE)
 
@@ -18,16 +19,16 @@ def test_the_first_look_says_what_to_do(visit):
 def test_a_race_that_runs_and_its_end(visit):
     page = visit()
     simulated(page, tokens=400)
-    run_to(page, "running", "#stage")
+    run_to(page, "running")
     page.wait_for_selector(".lane.active .text p:not(:empty)")
     looks(page, "running", "#stage", **WIDE)
     page.click("#stop")
-    state(page, "stopped", "#stage")
+    state(page, "stopped")
     looks(page, "stopped", "#stage")
     page.wait_for_selector("#run:not([disabled])")
     page.fill("#tokens input", "24")
     page.click('#rounds label:has(input[value="8"])')
-    run_to(page, "done", "#stage")
+    run_to(page, "done")
     looks(page, "done", "#stage", **WIDE)
     looks(page, "why", ".stage .after")
 
@@ -37,11 +38,11 @@ def test_a_model_that_loads_says_so(visit):
     page = visit()
     page.fill("#tokens input", "8")
     page.click('#rounds label:has(input[value="1"])')
-    run_to(page, "running", "#stage")
+    run_to(page, "running")
     page.wait_for_selector(".stage .lane .phase:text-matches('load|warm|fetch')")
     looks(page, "loading", "#stage")
     page.set_default_timeout(300_000)
-    state(page, "done", "#stage")
+    state(page, "done")
     looks(page, "done-real", "#stage", **WIDE)
 
 
@@ -58,13 +59,13 @@ def test_an_error_is_a_sentence(visit):
 def test_a_queue_tells_the_place_in_it(visit):
     first, second = visit(), visit()
     simulated(first, tokens=3000)
-    run_to(first, "running", "#stage")
+    run_to(first, "running")
     simulated(second)
     run_to(second, "queued")
     second.wait_for_selector(".verdict:has-text('1 run is before yours')")
     looks(second, "queue", "#stage")
     first.click("#stop")
-    state(second, "done", "#stage")
+    state(second, "done")
 
 
 def test_a_model_that_is_not_here_is_said_while_offline(visit):
