@@ -60,7 +60,7 @@ def _make(partial: Path, watch: Callable[[], None]) -> None:
     try:
         model = partial / "model"
         model.mkdir(parents=True)
-        convert(_gguf(_download(partial, watch), partial), model, MODELS[EMBEDDED].architecture)
+        convert(published(partial, watch), model, MODELS[EMBEDDED].architecture)
         cache.mark(model, ORIGIN)
         shutil.rmtree(place(), ignore_errors=True)
         model.rename(place())
@@ -68,6 +68,11 @@ def _make(partial: Path, watch: Callable[[], None]) -> None:
         raise _refusal(error, partial) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def published(folder: Path, watch: Callable[[], None] = lambda: None) -> Path:
+    """The model's file as it was published, fetched into a folder. Raises Refusal as `fetch_embedded` does."""
+    return _gguf(_download(folder, watch), folder)
 
 
 def _refusal(error: OSError, partial: Path) -> Refusal:

@@ -24,24 +24,10 @@ from tests.bench import (
     verdicts,
 )
 
-SUITES = {
-    suite.__name__.rpartition(".")[2]: suite.run
-    for suite in (
-        alone,
-        ladder,
-        arrivals,
-        packed,
-        observer,
-        conditions,
-        verdicts,
-        search,
-        fit,
-        history,
-        page,
-        llamacpp,
-        equality,
-    )
-}
+ALL = (
+    alone, ladder, arrivals, packed, observer, conditions, verdicts, search, fit, history, page, llamacpp, equality,
+)  # fmt: skip
+SUITES = {suite.__name__.rpartition(".")[2]: suite.run for suite in ALL}
 
 
 def main() -> int:
