@@ -62,6 +62,7 @@ def looks(page, name: str, to: str = "", **further: tuple[int, int]) -> None:
         page.set_viewport_size({"width": width, "height": height})
         _theme(page, look.startswith("dark"))
         page.wait_for_timeout(SETTLE_MS)
+        page.evaluate("window.scrollTo({ top: 0, behavior: 'instant' })")
         if to:
             page.locator(to).first.evaluate(REACH)
         shot(page, f"{name}-{look}")
