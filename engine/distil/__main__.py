@@ -70,17 +70,17 @@ def _train(asked: argparse.Namespace) -> None:
 
 
 def _measure(asked: argparse.Namespace) -> None:
-    from engine.decode.trained import load
     from engine.distil.acceptance import measure
     from engine.distil.card import card, keep, table
 
     device, small = _device(asked.device)
     whole, tokenizer, name = _loaded(asked, device)
     path = _path(asked.out, name)
-    accepted = measure(whole, load(path, whole, whole.dtype), tokenizer, asked.guesses, asked.new)
+    draft = described(path)
+    accepted = measure(whole, draft, tokenizer, asked.guesses, asked.new)
     dtype = str(whole.dtype).removeprefix("torch.")
     found = table(accepted, guesses=asked.guesses, tokens=asked.new, dtype=dtype, device=small)
-    keep(path, card(described(path), found))
+    keep(path, card(draft, found))
     print(found)
 
 

@@ -12,7 +12,9 @@ from engine.decode.loop import decode
 from engine.decode.prompts import Batch, encode
 from engine.decode.sampling import Sampling
 from engine.decode.stepper import Growing, keep_all
+from engine.decode.trained import load
 from engine.event import Step
+from engine.models.drafts import Trained
 from engine.plan import Plan
 
 LIGHTHOUSE = (
@@ -45,20 +47,23 @@ class Accepted:
     same: bool
 
 
-def measure(whole: Any, draft: Any, tokenizer: Any, guesses: int, tokens: int) -> list[Accepted]:
-    """Decode each text greedily with and without guesses; the lengths are exact, the gains those of one run."""
+def measure(whole: Any, found: Trained, tokenizer: Any, guesses: int, tokens: int) -> list[Accepted]:
+    """Load the draft and decode each text greedily, with guesses and without; the gains are those of one run."""
     vocabulary = min(len(tokenizer), whole.config.vocab_size)
     encoded = encode(tokenizer, tuple(TEXTS.values()), True, vocabulary)
     stop = frozenset({tokenizer.eos_token_id})
-    runs = [_one(whole, draft, Batch((0,), (ids,), (tokens,)), Sampling(stop, True), guesses) for ids in encoded]
+    drafting = Drafting()
+    drafting.trained, drafting.model = found, load(found.path, whole, whole.dtype)
+    runs = [_one(whole, drafting, Batch((0,), (ids,), (tokens,)), Sampling(stop, True), guesses) for ids in encoded]
     return [Accepted(text, *run) for text, run in zip(TEXTS, runs, strict=True)]
 
 
 @torch.inference_mode()
-def _one(whole: Any, draft: Any, batch: Batch, sampling: Sampling, guesses: int) -> tuple[float, float, float, bool]:
-    how = {"kind": "draft_model", "guesses": guesses, "adaptive": False}
-    plan, drafting = Plan("transformers", "", speculation=how), Drafting()
-    drafting.model = draft
+def _one(
+    whole: Any, drafting: Drafting, batch: Batch, sampling: Sampling, guesses: int
+) -> tuple[float, float, float, bool]:
+    plan = Plan("transformers", "", speculation={"kind": "draft_model", "guesses": guesses, "adaptive": False})
+    drafting.start()
 
     def plainly(emit: Callable) -> None:
         decode(Growing(whole, [0], keep_all(whole.config)), batch, sampling, emit)

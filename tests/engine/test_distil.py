@@ -5,12 +5,14 @@ import torch
 
 from engine.decode.trained import load, save
 from engine.distil.__main__ import main
-from engine.distil.acceptance import TEXTS
+from engine.distil.acceptance import TEXTS, measure
 from engine.distil.prompts import BLANK, TABLES, Prompts
 from engine.distil.training import HELD_OUT, Lesson, Teacher, examine, frequent, student, train
 from engine.distil.writer import Manner, Writer
 from engine.models.drafts import described
-from engine.models.load import load_tokenizer
+from engine.models.load import load_model, load_tokenizer
+from engine.models.resolve import Source
+from engine.plan import Plan
 from tests.engine.drafting import one_thread, plain  # noqa: F401
 from tests.engine.tiny import tiny
 
@@ -112,6 +114,16 @@ def test_the_whole_way_from_a_model_to_a_card(tiny_model, tmp_path, capsys):
     assert all(f"| {text} |" in card for text in TEXTS)
     assert "the 100 most frequent tokens" in said and "tokens seen" in said
     assert card.count("| yes |") == len(TEXTS), "guesses change no token"
+
+
+def test_a_draft_that_is_the_whole_model_is_measured_as_always_right(tiny_model, tmp_path):
+    """All its layers, all its tokens, and nothing learnt: each step takes every guess and one token more."""
+    source = Source("folder", str(tiny_model), path=tiny_model)
+    whole = load_model(source, tiny_model, Plan("transformers", str(tiny_model)))
+    save(student(whole, (0, 1), torch.arange(257)), tmp_path / "tiny.safetensors", {"layers": [0, 1]})
+    accepted = measure(whole, described(tmp_path / "tiny.safetensors"), load_tokenizer(tiny_model), 3, 14)
+    assert [one.text for one in accepted] == list(TEXTS)
+    assert all(one.length > 2.5 and one.rate > 0.5 and one.same for one in accepted), "but for its 8 bits"
 
 
 @pytest.mark.parametrize(
