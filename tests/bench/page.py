@@ -27,23 +27,27 @@ LANES = {
     name: {"backend": {"name": "simulated", "ttft_ms": 50.0, "tpot_ms": tpot}}
     for name, tpot in zip("ABCD", (4.0, 5.0, 6.0, 7.0), strict=True)
 }
-LAG = """(run) => {
+ARRIVALS = """
+window.arrived = new Map();
+window.EventSource = class extends EventSource {
+  constructor(...where) {
+    super(...where);
+    this.addEventListener("message", ({ data }) => {
+      for (const [lane, delta] of Object.entries(JSON.parse(data).lanes ?? {}))
+        if (delta.tokens) window.arrived.set(`${lane}:${delta.tokens}`, performance.now());
+    });
+  }
+};"""
+"""Notes when a count of tokens arrives in the page, before the page hears of it."""
+LAG = """() => {
   window.lags = [];
-  const arrived = new Map(), cards = [...document.querySelectorAll(".stage .lane")];
-  const source = new EventSource(`pitlane/runs/${run}/log?replay=`);
-  source.onmessage = ({ data }) => {
-    const line = JSON.parse(data);
-    for (const [lane, delta] of Object.entries(line.lanes ?? {}))
-      if (delta.tokens) arrived.set(`${lane}:${delta.tokens}`, performance.now());
-    if (line.kind === "end") source.close();
-  };
-  cards.forEach((card, lane) => new MutationObserver(() => {
+  [...document.querySelectorAll("#stage .lane")].forEach((card, lane) => new MutationObserver(() => {
     const key = `${lane}:${parseInt(card.querySelector(".lap").textContent)}`;
-    if (arrived.has(key)) window.lags.push(performance.now() - arrived.get(key));
-    arrived.delete(key);
+    if (window.arrived.has(key)) window.lags.push(performance.now() - window.arrived.get(key));
+    window.arrived.delete(key);
   }).observe(card.querySelector(".lap"), { childList: true, characterData: true, subtree: true }));
 }"""
-"""A second reader of the same log notes when a count of tokens arrives, and an observer when it is on the screen."""
+"""Notes when it is on the screen."""
 
 
 def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
@@ -70,11 +74,7 @@ def lag(site: Site) -> dict[str, float]:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = _racing(browser, site, 1)
-        page.evaluate(LAG, page.evaluate("""() => {
-            const event = new CustomEvent("save", { detail: {} });
-            document.querySelector(".stage").dispatchEvent(event);
-            return event.detail.run;
-        }"""))  # fmt: skip
+        page.evaluate(LAG)
         page.wait_for_selector(".stage[data-state=done]", timeout=300_000)
         lags = page.evaluate("window.lags")
         browser.close()
@@ -87,6 +87,7 @@ def lag(site: Site) -> dict[str, float]:
 def _racing(browser: Any, site: Site, rounds: int) -> Any:
     """The page on which the experiment runs."""
     page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.add_init_script(ARRIVALS)
     page.goto(f"{site.url}/?lanes={packed(Experiment.read({**experiment(), 'rounds': rounds}))}")
     page.wait_for_selector("#message:has-text('came with the link')")
     page.click("#run:not([disabled])")
