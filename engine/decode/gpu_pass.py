@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from engine.kernels.decode_attention import Parts, decode_attention, workspace
+from engine.kernels.early import pays
 from engine.kernels.matrix import Matrix
 from engine.kernels.rms_norm import rms_norm
 from engine.kernels.rope import HeadNorm, rope_into_cache
@@ -92,22 +93,23 @@ class Pass:
     def __init__(self, weights: Weights, context: Context, tokens: int):
         self.weights, self.context, self.tokens = weights, context, tokens
         self.room: Parts | None = None
+        self.soon = pays(weights.embedding.shape[1], context.place.device)
         if tokens <= WIDEST:
             shape = (weights.heads, weights.kv_heads, weights.size, context.length, context.place.device)
             self.room = workspace(context.rows, tokens, *shape)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Of vectors [rows x tokens, hidden] that are `run` through already: float32 [rows x tokens, vocabulary]."""
-        return _through(hidden, self.weights.head, self.weights.norm, dtype=torch.float32)
+        return _through(hidden, self.weights.head, self.weights.norm, dtype=torch.float32, soon=self.soon)
 
     def run(self, hidden: torch.Tensor, attend: Attend | None = None) -> torch.Tensor:
         """All layers: [rows x tokens, hidden] in and out."""
-        attend = attend or self._newest
+        attend, soon = attend or self._newest, self.soon
         for number, layer in enumerate(self.weights.layers):
-            qkv = _through(hidden, layer.qkv, layer.attention_norm, layer.bias)
-            hidden = _through(attend(number, qkv), layer.out, residual=hidden)
-            gated = _through(hidden, layer.gate_up, layer.feed_norm, gated=True)
-            hidden = _through(gated, layer.down, residual=hidden)
+            qkv = _through(hidden, layer.qkv, layer.attention_norm, layer.bias, soon=soon)
+            hidden = _through(attend(number, qkv), layer.out, residual=hidden, soon=soon)
+            gated = _through(hidden, layer.gate_up, layer.feed_norm, gated=True, soon=soon)
+            hidden = _through(gated, layer.down, residual=hidden, soon=soon)
         return hidden
 
     def _newest(self, number: int, qkv: torch.Tensor) -> torch.Tensor:
@@ -115,7 +117,14 @@ class Pass:
         folded = qkv.view(context.rows, self.tokens, -1)
         cache, norm = context.cache[number], self.weights.layers[number].heads
         found = decode_attention(
-            folded, context.angles, (cache[0], cache[1]), context.place, context.pad, self.room, norm=norm
+            folded,
+            context.angles,
+            (cache[0], cache[1]),
+            context.place,
+            context.pad,
+            self.room,
+            norm=norm,
+            soon=self.soon,
         )
         return found.flatten(0, 1)
 
@@ -159,11 +168,12 @@ def _through(
     residual: torch.Tensor | None = None,
     gated: bool = False,
     dtype: torch.dtype | None = None,
+    soon: bool = False,
 ) -> torch.Tensor:
     """A product with what comes before and after it: one kernel for few tokens, the library's for many."""
     if len(x) <= SKINNY:
         out = x.new_empty(len(x), matrix.rows // 2 if gated else matrix.rows, dtype=dtype or x.dtype)
-        return product(x, matrix, out, norm, bias, residual, gated)
+        return product(x, matrix, out, norm, bias, residual, gated, soon)
     normed = rms_norm(x, norm.gain, norm.eps)[0] if norm else x
     found = linear(normed, matrix.dense(x.dtype), bias)
     if gated:

@@ -6,21 +6,19 @@ import torch
 import triton
 import triton.language as tl
 
+from engine.kernels.early import early
 from engine.kernels.rope import HeadNorm
 
 LOG2E = 1.4426950408889634
 
-# To be varied on a GPU.
 PROGRAMS = 264
 """Programs that fill the chip: two for each of an H200's 132 multiprocessors."""
-LEAST = 16384
-"""Numbers of keys below which a part is not worth the meeting of the parts: 128 columns of 128, 256 of 64."""
-COLUMNS = 64
-"""Columns of the cache in one step of a program's loop, a power of two."""
+LEAST = 8192
+"""Numbers of keys below which a part is not worth the meeting of the parts: 64 columns of 128, 128 of 64."""
 GATHERED = 8192
 """Numbers of the parts that the last program reads at a time."""
-STAGES = 3
-"""Steps of the loop that are under way at once."""
+NARROW, BROAD = (128, 2), (32, 3)
+"""Columns of the cache in a step of the loop, and steps under way: for heads of up to 64 numbers, and of more."""
 
 
 @triton.jit
@@ -147,12 +145,15 @@ def _decode(
     length, turn, scale, eps,
     TOKENS: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr, SPLITS: tl.constexpr,
     LEAST: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, R: tl.constexpr, TILE: tl.constexpr,
-    NORM: tl.constexpr, WIDE: tl.constexpr,
+    NORM: tl.constexpr, WIDE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for one part of the columns of one kv head of one row: all its TOKENS x GROUP queries."""
     split, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     KV: tl.constexpr = HEADS // GROUP
     ROWS: tl.constexpr = TOKENS * GROUP
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     place, pad = tl.load(places).to(tl.int32), tl.load(pads + row).to(tl.int32)
     # the columns that this row sees are divided as they are now: a short context in a long cache has few parts
     base = tl.minimum(pad, place) // N * N
@@ -228,7 +229,8 @@ def workspace(
 
 def _least(size: int) -> int:
     """Columns of the smallest part: whole steps of the loop."""
-    return max(1, LEAST // (size * COLUMNS)) * COLUMNS
+    columns, _ = NARROW if size <= 64 else BROAD
+    return max(1, LEAST // (size * columns)) * columns
 
 
 def decode_attention(
@@ -241,6 +243,7 @@ def decode_attention(
     out: torch.Tensor | None = None,
     norm: HeadNorm | None = None,
     scale: float | None = None,
+    soon: bool = False,
 ) -> torch.Tensor:
     """Rotate and cache the newest 1 to 16 tokens of every row, and attend to all columns so far.
 
@@ -252,7 +255,7 @@ def decode_attention(
     place: int64 [1], column of the first new token, for all rows; pad: int64 [rows], columns before it are not seen:
     token t sees column c if pad <= c <= place + t.
     room: of `workspace`, for the same sizes; norm: weights of the heads' RMSNorm before the rotation (Qwen3).
-    scale: of the scores, 1 / sqrt(size) unless given. Sums are float32.
+    scale: of the scores, 1 / sqrt(size) unless given. Sums are float32. soon: begun before the kernel ahead has ended.
     Returns [rows, tokens, heads x size], in `out` if given. One launch of a fixed grid, nothing read by the host.
     Raises ValueError for tensors that it would misread. Source: Dao et al., flash decoding (arXiv:2307.08691).
     """
@@ -263,7 +266,8 @@ def decode_attention(
     out = torch.empty(rows, tokens, heads * size, dtype=qkv.dtype, device=qkv.device) if out is None else out
     lines, columns = tokens * heads // kv_heads, max(16, triton.next_power_of_2(size))
     wide = columns * keys.element_size()
-    block = COLUMNS if wide <= 512 else min(COLUMNS, 32)
+    block, stages = NARROW if size <= 64 else BROAD
+    block = block if wide <= 512 else min(block, 32)
     several = triton.next_power_of_2(lines)
     _decode[(room.splits, kv_heads, rows)](
         qkv, *angles, keys, values, place, pad, norm.q if norm else qkv, norm.k if norm else qkv, out,
@@ -273,7 +277,7 @@ def decode_attention(
         M=max(16, several), N=block, D=columns, R=several,
         TILE=min(triton.next_power_of_2(room.splits), max(1, GATHERED // (several * columns))),
         NORM=norm is not None, WIDE=triton.knobs.runtime.interpret and qkv.dtype == torch.bfloat16,
-        num_warps=4 if several <= 32 else 8, num_stages=STAGES if wide <= 256 else 2,
+        num_warps=4 if several <= 32 else 8, num_stages=stages if wide <= 256 else 2, **early(soon),
     )  # fmt: skip
     return out
 

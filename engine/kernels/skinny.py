@@ -6,193 +6,242 @@ import torch
 import triton
 import triton.language as tl
 
+from engine.kernels.early import early
 from engine.kernels.matrix import Matrix
+from engine.kernels.tiling import matrix_tile, vector_tile
 
-MAGIC = tl.constexpr(0x4B000000)
-"""The bits of 2^23 as a float32: a small whole number in its low bits is added to it, without a conversion."""
+ONE = tl.constexpr(0x3F800000)
+"""The bits of 1 as a float32: a whole number u put into the first BITS of the 23 after them makes it 1 + u / 2^BITS."""
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 SKINNY = 64
 """From more rows on a library's products of whole tiles are faster."""
 
 
 @triton.jit
-def _nibbles(words, PLACE: tl.constexpr):
-    """The 4-bit numbers at one place of 32-bit words, less 8, times 16^(PLACE % 4), as float32."""
-    shifted = words >> 16 if PLACE >= 4 else words
-    bits = (shifted & (0xF << (4 * (PLACE % 4)))) | MAGIC
-    return bits.to(tl.float32, bitcast=True) - (8388608.0 + 8.0 * 16.0 ** (PLACE % 4))
+def _fractions(words, PLACE: tl.constexpr, BITS: tl.constexpr):
+    """1 + u / _span of the numbers u at one place of 32-bit words, by a mask, and a shift for each two."""
+    shift: tl.constexpr = 23 - 2 * BITS - PLACE // 2 * 2 * BITS
+    moved = words << shift if shift > 0 else words >> -shift
+    mask: tl.constexpr = ((1 << BITS) - 1) << (23 - BITS if PLACE % 2 else 23 - 2 * BITS)
+    if INTERPRETED:
+        bits = (moved & mask) | ONE
+    else:  # one instruction, which the assembler makes two of where both numbers are constants
+        bits = tl.inline_asm_elementwise(
+            "lop3.b32 $0, $1, $2, $3, 0xEA;", "=r,r,r,r", [moved, mask, ONE], dtype=tl.int32, is_pure=True, pack=1
+        )
+    return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _fetch(weight, first, width, rows, BN: tl.constexpr, LINES: tl.constexpr):
-    """Ask for BN rows of `width` bytes to come into L2, 128 bytes at a time; nothing is waited for."""
-    row = first + tl.arange(0, BN)
-    line = tl.arange(0, LINES) * 128
-    begin = weight.to(tl.int64, bitcast=True) + row[:, None].to(tl.int64) * width
-    inside = (row < rows)[:, None] & (line < width)[None, :]
-    place = tl.where(inside, begin + line[None, :], weight.to(tl.int64, bitcast=True))
-    tl.inline_asm_elementwise(
-        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [place], dtype=tl.int32, is_pure=False, pack=1
-    )
+def _span(PLACE: tl.constexpr, BITS: tl.constexpr):
+    """What a number is divided by where it stands: of two neighbours the second stands in front."""
+    return 2.0 ** (BITS if PLACE % 2 else 2 * BITS)
 
 
 @triton.jit
-def _weights(weight, row, column, depth, inside):
-    """A tile of plain or 8-bit weights; 0 outside."""
-    return tl.load(weight + row[:, None].to(tl.int64) * depth + column[None, :], mask=inside, other=0)
+def _columns(word, PLACE: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr):
+    """Which inputs the numbers at one place of the words meet; neighbours meet neighbours."""
+    words: tl.constexpr = BLOCK * BITS // 32
+    column = word // words * BLOCK + PLACE * words + word % words
+    return tl.max_contiguous(tl.multiple_of(column, words), words)
 
 
 @triton.jit
-def _partial(x, gain, weight, scales, row, start, depth, rows, square, NORM: tl.constexpr, FOUR: tl.constexpr,
-             BK: tl.constexpr):  # fmt: skip
-    """What a stretch of the depth adds to each row's sum, [rows, BK] (4 bits: [rows, BK / 8]), and to the squares."""
-    if FOUR:
-        words: tl.constexpr = FOUR // 8
-        word = start // 8 + tl.arange(0, BK // 8)
-        inside = (row < rows)[:, None] & (word < depth // 8)[None, :]
-        packed = tl.load(weight + row[:, None].to(tl.int64) * (depth // 8) + word[None, :], mask=inside, other=0)
-        group = row[:, None].to(tl.int64) * (depth // FOUR) + (word // words)[None, :]
-        total = tl.zeros(packed.shape, tl.float32)
-        for place in tl.static_range(8):
-            column = word // words * FOUR + place * words + word % words
-            v = tl.load(x + column, mask=word < depth // 8, other=0.0).to(tl.float32)
-            if NORM:
-                square += v * v
-                v *= tl.load(gain + column, mask=word < depth // 8, other=0.0).to(tl.float32)
-            total += _nibbles(packed, place) * (v * 16.0 ** -(place % 4))[None, :]
-        total *= tl.load(scales + group, mask=inside, other=0.0).to(tl.float32)
+def _tile(
+    weight, row, start, ROWS: tl.constexpr, DEPTH: tl.constexpr, BITS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr
+):
+    """Weights of the rows [BN] from `start` on: numbers [BN, BK], or where they are packed the words of as many."""
+    each: tl.constexpr = 32 // BITS if BITS else 1
+    wide: tl.constexpr = DEPTH // each
+    column = start // each + tl.arange(0, BK // each)
+    place = weight + row[:, None].to(tl.int64) * wide + column[None, :]
+    if ROWS % BN == 0 and DEPTH % BK == 0:
+        found = tl.load(place)
     else:
-        column = start + tl.arange(0, BK)
-        inside = (row < rows)[:, None] & (column < depth)[None, :]
-        w = _weights(weight, row, column, depth, inside).to(tl.float32)
-        v = tl.load(x + column, mask=column < depth, other=0.0).to(tl.float32)
-        if NORM:
-            square += v * v
-            v *= tl.load(gain + column, mask=column < depth, other=0.0).to(tl.float32)
-        total = w * v[None, :]
+        found = tl.load(place, mask=(row < ROWS)[:, None] & (column < wide)[None, :], other=0)
+    return found
+
+
+@triton.jit
+def _inputs(x, gain, column, square, DEPTH: tl.constexpr, NORM: tl.constexpr, WHOLE: tl.constexpr):
+    """The inputs of one row at these columns, times the norm's weights, and the sum of squares with them."""
+    v = (tl.load(x + column) if WHOLE else tl.load(x + column, mask=column < DEPTH, other=0.0)).to(tl.float32)
+    if NORM:
+        square += v * v
+        g = tl.load(gain + column) if WHOLE else tl.load(gain + column, mask=column < DEPTH, other=0.0)
+        v *= g.to(tl.float32)
+    return v, square
+
+
+@triton.jit
+def _added(
+    w, x, gain, scales, row, start, square, ROWS: tl.constexpr, DEPTH: tl.constexpr, NORM: tl.constexpr,
+    BITS: tl.constexpr, BLOCK: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """What a tile adds to the sums of its rows, still apart by columns, and to the squares of the inputs."""
+    whole: tl.constexpr = DEPTH % BK == 0
+    each: tl.constexpr = 32 // BITS if BITS else 1
+    word = start // each + tl.arange(0, BK // each)
+    if BITS:
+        total = tl.zeros(w.shape, tl.float32)
+        excess = tl.zeros((BK // each,), tl.float32)
+        for place in tl.static_range(each):
+            v, square = _inputs(x, gain, _columns(word, place, BITS, BLOCK), square, DEPTH, NORM, whole)
+            total += _fractions(w, place, BITS) * (v * _span(place, BITS))[None, :]
+            excess += v * (_span(place, BITS) + 2.0 ** (BITS - 1))
+        total -= excess[None, :]
+    else:
+        v, square = _inputs(x, gain, word, square, DEPTH, NORM, whole)
+        total = w.to(tl.float32) * v[None, :]
+    if BITS == 4:
+        total *= _group_scales(scales, row, word, ROWS, DEPTH, BLOCK, BN, whole)
     return total, square
 
 
 @triton.jit
-def _vector(
-    x, gain, weight, scales, bias, residual, out, rows, depth, eps,
-    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr, SCALED: tl.constexpr,
-    FOUR: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
-    LINES: tl.constexpr,
+def _group_scales(
+    scales, row, word, ROWS: tl.constexpr, DEPTH: tl.constexpr, BLOCK: tl.constexpr, BN: tl.constexpr,
+    WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """One row of inputs: each program has BN rows of the matrix, and with GATED as many of its second half."""
-    row = tl.program_id(0) * BN + tl.arange(0, BN)
-    wide: tl.constexpr = BK // 8 if FOUR else BK
-    total = tl.zeros((BN, wide), tl.float32)
-    second = tl.zeros((BN, wide), tl.float32)
-    square = tl.zeros((wide,), tl.float32)
-    if PDL:
-        # the weights do not depend on the kernel before, and so may come while it still runs
-        tl.extra.cuda.gdc_launch_dependents()
-        if LINES:
-            size = depth // 2 if FOUR else depth * weight.dtype.element_ty.primitive_bitwidth // 8
-            _fetch(weight, tl.program_id(0) * BN, size, rows, BN, LINES)
-            if GATED:
-                _fetch(weight, tl.program_id(0) * BN + rows, size, 2 * rows, BN, LINES)
-        tl.extra.cuda.gdc_wait()
-    for start in tl.range(0, depth, BK, num_stages=STAGES):
-        added, square = _partial(x, gain, weight, scales, row, start, depth, rows, square, NORM, FOUR, BK)
-        total += added
-        if GATED:
-            ups = _partial(x, gain, weight, scales, row + rows, start, depth, 2 * rows, square, NORM, FOUR, BK)
-            second += ups[0]
-    found, up = tl.sum(total, 1), tl.sum(second, 1)
-    inside = row < rows
-    if NORM:
-        scale = 1.0 / tl.sqrt(tl.sum(square, 0) / depth + eps)
-        found *= scale
-        up *= scale
-    if SCALED:
-        found *= tl.load(scales + row, mask=inside, other=0.0)
-        if GATED:
-            up *= tl.load(scales + rows + row, mask=inside, other=0.0)
-    if BIAS:
-        found += tl.load(bias + row, mask=inside, other=0.0).to(tl.float32)
-    if GATED:
-        found = found * tl.sigmoid(found) * up
-    if ADD:
-        found += tl.load(residual + row, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + row, found.to(out.dtype.element_ty), mask=inside)
+    """The scale of each word's group; all words of a group have the same."""
+    words: tl.constexpr = BLOCK // 8
+    group = tl.max_constancy(word // words, words)
+    place = scales + row[:, None].to(tl.int64) * (DEPTH // BLOCK) + group[None, :]
+    if WHOLE and ROWS % BN == 0:
+        found = tl.load(place)
+    else:
+        found = tl.load(place, mask=(row < ROWS)[:, None] & (word < DEPTH // 8)[None, :], other=0.0)
+    return found.to(tl.float32)
 
 
 @triton.jit
-def _tile(x, gain, weight, scales, row, token, start, depth, rows, tokens, total, square,
-          NORM: tl.constexpr, FOUR: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr):  # fmt: skip
-    """One stretch of the depth of `_matrix`: the sums [rows, tokens] and the squares [tokens] with it."""
-    kind = tl.float32 if WIDE else x.dtype.element_ty
-    place = token[None, :].to(tl.int64) * depth
-    if FOUR:
-        words: tl.constexpr = FOUR // 8
-        word = start // 8 + tl.arange(0, BK // 8)
-        inside = (row < rows)[:, None] & (word < depth // 8)[None, :]
-        known = (word < depth // 8)[:, None] & (token < tokens)[None, :]
-        packed = tl.load(weight + row[:, None].to(tl.int64) * (depth // 8) + word[None, :], mask=inside, other=0)
-        group = row[:, None].to(tl.int64) * (depth // FOUR) + (word // words)[None, :]
-        scale = tl.load(scales + group, mask=inside, other=0.0).to(tl.float32)
-        for nibble in tl.static_range(8):
-            column = word // words * FOUR + nibble * words + word % words
-            v = tl.load(x + place + column[:, None], mask=known, other=0.0).to(kind)
-            if NORM:
-                square += tl.sum(v.to(tl.float32) * v.to(tl.float32), 0)
-                g = tl.load(gain + column, mask=word < depth // 8, other=0.0)
-                v = (v.to(tl.float32) * g.to(tl.float32)[:, None]).to(kind)
-            w = (_nibbles(packed, nibble) * (scale * 16.0 ** -(nibble % 4))).to(kind)
-            total = tl.dot(w, v, total, input_precision="ieee")
+def _vector(
+    x, gain, weight, scales, bias, residual, out, eps, ROWS: tl.constexpr, DEPTH: tl.constexpr,
+    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr, BITS: tl.constexpr,
+    BLOCK: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """One row of inputs: each program has BN rows of the matrix, and with GATED as many of its second half."""
+    row = tl.program_id(0) * BN + tl.arange(0, BN)
+    ALL: tl.constexpr = 2 * ROWS if GATED else ROWS
+    each: tl.constexpr = 32 // BITS if BITS else 1
+    square = tl.zeros((BK // each,), tl.float32)
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+    if DEPTH <= BK:
+        # the weights do not depend on the kernel before this one, and may come while it still runs
+        w = _tile(weight, row, 0, ALL, DEPTH, BITS, BN, BK)
+        other = _tile(weight, row + ROWS, 0, ALL, DEPTH, BITS, BN, BK) if GATED else w
+        if PDL:
+            tl.extra.cuda.gdc_wait()
+        total, square = _added(w, x, gain, scales, row, 0, square, ALL, DEPTH, NORM, BITS, BLOCK, BN, BK)
+        second = total
+        if GATED:
+            second, _ = _added(other, x, gain, scales, row + ROWS, 0, square, ALL, DEPTH, NORM, BITS, BLOCK, BN, BK)
     else:
-        column = start + tl.arange(0, BK)
-        inside = (row < rows)[:, None] & (column < depth)[None, :]
-        known = (column < depth)[:, None] & (token < tokens)[None, :]
-        w = _weights(weight, row, column, depth, inside).to(kind)
-        v = tl.load(x + place + column[:, None], mask=known, other=0.0).to(kind)
+        if PDL:
+            tl.extra.cuda.gdc_wait()
+        total = tl.zeros((BN, BK // each), tl.float32)
+        second = tl.zeros((BN, BK // each), tl.float32)
+        for start in tl.range(0, DEPTH, BK, num_stages=STAGES):
+            w = _tile(weight, row, start, ALL, DEPTH, BITS, BN, BK)
+            added, squares = _added(w, x, gain, scales, row, start, square, ALL, DEPTH, NORM, BITS, BLOCK, BN, BK)
+            total += added
+            if GATED:
+                w = _tile(weight, row + ROWS, start, ALL, DEPTH, BITS, BN, BK)
+                ups, _ = _added(w, x, gain, scales, row + ROWS, start, square, ALL, DEPTH, NORM, BITS, BLOCK, BN, BK)
+                second += ups
+            square = squares
+    found, up = tl.sum(total, 1), tl.sum(second, 1)
+    scale = 1.0 / tl.sqrt(tl.sum(square, 0) / DEPTH + eps) if NORM else 1.0
+    _finished(
+        found * scale, up * scale, row, row, scales, bias, residual, out, row < ROWS, ROWS, GATED, ADD, BIAS, BITS
+    )
+
+
+@triton.jit
+def _finished(
+    found, up, row, place, scales, bias, residual, out, inside, ROWS: tl.constexpr, GATED: tl.constexpr,
+    ADD: tl.constexpr, BIAS: tl.constexpr, BITS: tl.constexpr,
+):  # fmt: skip
+    """Scale, bias, gate and residual, and the sums are stored at `place`."""
+    known = row < ROWS
+    if BITS == 8:
+        found *= tl.load(scales + row, mask=known, other=0.0)
+        if GATED:
+            up *= tl.load(scales + ROWS + row, mask=known, other=0.0)
+    if BIAS:
+        found += tl.load(bias + row, mask=known, other=0.0).to(tl.float32)
+    if GATED:
+        found = found * tl.sigmoid(found) * up
+    if ADD:
+        found += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + place, found.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _met(
+    w, x, gain, scales, row, token, start, total, square, TOKENS: tl.constexpr, ROWS: tl.constexpr, DEPTH: tl.constexpr,
+    NORM: tl.constexpr, BITS: tl.constexpr, BLOCK: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """The sums [rows, tokens] after one more tile, and the squares [tokens] with them."""
+    kind = tl.float32 if WIDE else x.dtype.element_ty
+    each: tl.constexpr = 32 // BITS if BITS else 1
+    word = start // each + tl.arange(0, BK // each)
+    scale = _group_scales(scales, row, word, ROWS, DEPTH, BLOCK, BN, DEPTH % BK == 0) if BITS == 4 else 1.0
+    for place in tl.static_range(each):
+        column = word if BITS == 0 else _columns(word, place, BITS, BLOCK)
+        known = (column < DEPTH)[:, None] & (token < TOKENS)[None, :]
+        v = tl.load(x + token[None, :].to(tl.int64) * DEPTH + column[:, None], mask=known, other=0.0).to(kind)
         if NORM:
             square += tl.sum(v.to(tl.float32) * v.to(tl.float32), 0)
-            g = tl.load(gain + column, mask=column < depth, other=0.0)
-            v = (v.to(tl.float32) * g.to(tl.float32)[:, None]).to(kind)
-        total = tl.dot(w, v, total, input_precision="ieee")
+            g = tl.load(gain + column, mask=column < DEPTH, other=0.0).to(tl.float32)
+            v = (v.to(tl.float32) * g[:, None]).to(kind)
+        if BITS:
+            span = _span(place, BITS)
+            part = ((_fractions(w, place, BITS) - (1.0 + 2.0 ** (BITS - 1) / span)) * (scale * span)).to(kind)
+        else:
+            part = w.to(kind)
+        total = tl.dot(part, v, total, input_precision="ieee")
     return total, square
 
 
 @triton.jit
 def _matrix(
-    x, gain, weight, scales, bias, residual, out, rows, depth, tokens, eps,
-    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr, SCALED: tl.constexpr,
-    FOUR: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
-    WIDE: tl.constexpr,
+    x, gain, weight, scales, bias, residual, out, eps, ROWS: tl.constexpr, DEPTH: tl.constexpr,
+    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr, BITS: tl.constexpr,
+    BLOCK: tl.constexpr, TOKENS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    STAGES: tl.constexpr, WIDE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Several rows of inputs: the matrix is the tall operand, so that few tokens do not waste a tensor core's rows."""
     row = tl.program_id(0) * BN + tl.arange(0, BN)
-    token = tl.program_id(1) * BM + tl.arange(0, BM)
+    token = tl.arange(0, BM)
+    ALL: tl.constexpr = 2 * ROWS if GATED else ROWS
     total = tl.zeros((BN, BM), tl.float32)
     second = tl.zeros((BN, BM), tl.float32)
     square = tl.zeros((BM,), tl.float32)
-    spare = tl.zeros((BM,), tl.float32)
-    for start in tl.range(0, depth, BK, num_stages=STAGES):
-        total, square = _tile(x, gain, weight, scales, row, token, start, depth, rows, tokens, total, square,
-                              NORM, FOUR, BK, WIDE)  # fmt: skip
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    for start in tl.range(0, DEPTH, BK, num_stages=STAGES):
+        w = _tile(weight, row, start, ALL, DEPTH, BITS, BN, BK)
+        total, squares = _met(
+            w, x, gain, scales, row, token, start, total, square,
+            TOKENS, ALL, DEPTH, NORM, BITS, BLOCK, BN, BK, WIDE,
+        )  # fmt: skip
         if GATED:
-            second, spare = _tile(x, gain, weight, scales, row + rows, token, start, depth, 2 * rows, tokens,
-                                  second, spare, NORM, FOUR, BK, WIDE)  # fmt: skip
-    inside = (row < rows)[:, None] & (token < tokens)[None, :]
+            w = _tile(weight, row + ROWS, start, ALL, DEPTH, BITS, BN, BK)
+            second, _ = _met(
+                w, x, gain, scales, row + ROWS, token, start, second, square,
+                TOKENS, ALL, DEPTH, NORM, BITS, BLOCK, BN, BK, WIDE,
+            )  # fmt: skip
+        square = squares
     if NORM:
-        scale = 1.0 / tl.sqrt(square / depth + eps)
+        scale = 1.0 / tl.sqrt(square / DEPTH + eps)
         total *= scale[None, :]
         second *= scale[None, :]
-    if SCALED:
-        total *= tl.load(scales + row, mask=row < rows, other=0.0)[:, None]
-        if GATED:
-            second *= tl.load(scales + rows + row, mask=row < rows, other=0.0)[:, None]
-    if BIAS:
-        total += tl.load(bias + row, mask=row < rows, other=0.0).to(tl.float32)[:, None]
-    if GATED:
-        total = total * tl.sigmoid(total) * second
-    place = token[None, :].to(tl.int64) * rows + row[:, None]
-    if ADD:
-        total += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
+    inside = (row < ROWS)[:, None] & (token < TOKENS)[None, :]
+    place = token[None, :].to(tl.int64) * ROWS + row[:, None]
+    _finished(total, second, row[:, None], place, scales, bias, residual, out, inside, ROWS, GATED, ADD, BIAS, BITS)
 
 
 @dataclass(frozen=True)
@@ -211,12 +260,14 @@ def product(
     bias: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
     gated: bool = False,
+    soon: bool = False,
 ) -> torch.Tensor:
     """out = x W^T, with the inputs normalised before and a bias or the residual added after, in one kernel.
 
     x [tokens, depth], dense; out [tokens, rows], of any float format. `gated`: the first half of the matrix's rows is
     the gate and the second what it gates, out [tokens, rows / 2] = silu(gate) x up. `residual` [tokens, rows] may be
-    `out` itself. At most SKINNY tokens. Sums are in float32. Raises ValueError for shapes that do not fit.
+    `out` itself. `soon`: begun before the kernel ahead has ended. At most SKINNY tokens. Sums are in float32.
+    Raises ValueError for shapes that do not fit.
     """
     tokens, depth = x.shape
     rows = matrix.rows // 2 if gated else matrix.rows
@@ -228,33 +279,14 @@ def product(
         raise ValueError("Inputs and outputs must be dense.")
     given = (
         x, norm.gain if norm else x, matrix.weight, matrix.scales if matrix.scales is not None else x,
-        bias if bias is not None else x, residual if residual is not None else x, out, rows, depth,
+        bias if bias is not None else x, residual if residual is not None else x, out, norm.eps if norm else 0.0,
     )  # fmt: skip
-    eps = norm.eps if norm else 0.0
-    flags = {"NORM": norm is not None, "GATED": gated, "ADD": residual is not None, "BIAS": bias is not None}
-    flags |= {"SCALED": matrix.kind == "int8", "FOUR": matrix.group}
+    flags = {"ROWS": rows, "DEPTH": depth, "NORM": norm is not None, "GATED": gated, "ADD": residual is not None}
+    flags |= {"BIAS": bias is not None, "BITS": matrix.bits, "BLOCK": matrix.block}
     if tokens == 1:
-        shape = vector_tile(matrix, gated)
-        if shape["PDL"]:
-            shape |= {"launch_pdl": True, "LINES": triton.next_power_of_2(triton.cdiv(matrix.width, 128))}
-        _vector[(triton.cdiv(rows, shape["BN"]),)](*given, eps, **flags, **shape)
+        shape = vector_tile(matrix.bits, rows, depth, gated)
+        _vector[(triton.cdiv(rows, shape["BN"]),)](*given, **flags, **shape, **early(soon))
     else:
-        shape = matrix_tile(matrix, tokens, gated)
-        _matrix[(triton.cdiv(rows, shape["BN"]), triton.cdiv(tokens, shape["BM"]))](
-            *given, tokens, eps, **flags, **shape
-        )
+        shape = matrix_tile(matrix.bits, rows, depth, gated, tokens, x.element_size())
+        _matrix[(triton.cdiv(rows, shape["BN"]),)](*given, **flags, TOKENS=tokens, **shape, **early(soon))
     return out
-
-
-def vector_tile(matrix: Matrix, gated: bool) -> dict[str, int | bool]:
-    """How one row of inputs is cut: few rows of the matrix a program, so that all multiprocessors have some."""
-    deep = min(1024, triton.next_power_of_2(matrix.depth))
-    return {"BN": 4, "BK": deep, "STAGES": 1, "PDL": False, "LINES": 0, "num_warps": 4}
-
-
-def matrix_tile(matrix: Matrix, tokens: int, gated: bool) -> dict[str, int]:
-    """How several rows are cut: 16 tokens at least, which is a tensor core's narrowest side."""
-    most = min(SKINNY, max(16, triton.next_power_of_2(tokens)))
-    deep = 128 if matrix.group else 64
-    # the interpreter multiplies what numpy knows, and that has no bfloat16
-    return {"BM": most, "BN": 64, "BK": deep, "STAGES": 3, "WIDE": triton.knobs.runtime.interpret, "num_warps": 4}

@@ -29,7 +29,7 @@ class Batching(Optimization):
         "same": "with one request at a time there is nothing to batch",
     }
 
-    size: int = Field(4, ge=2, le=64, title="Batch size", description="Prompts that share one step.")
+    size: int = Field(4, ge=2, le=128, title="Batch size", description="Prompts that share one step.")
 
     def on_transformers(self, plan: Plan) -> None:
         plan.batch = self.size

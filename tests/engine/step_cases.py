@@ -157,7 +157,8 @@ def main() -> None:
     broken()
     for case in CASES:
         case(torch.float32)
-    kernel.COLUMNS, kernel.LEAST = 16, 1  # many parts in a short cache
+    kernel.NARROW = kernel.BROAD = 16, 2
+    kernel.LEAST = 1  # many parts in a short cache
     for case in CASES:
         assert case(torch.float32, case(torch.float32)).splits == 6
     for case in CASES[2::2]:
