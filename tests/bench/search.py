@@ -28,7 +28,7 @@ OVER = (
     'lane.opts.torchao=false,{"kind":"int8-weight-only"}',
     "lane.opts.merged_projections=false,true",
     'lane.opts.threads=false,{"count":1}',
-    'lane.opts.prompt_lookup=false,{"guesses":3},{"guesses":8}',
+    'lane.opts.prompt_lookup=false,{"guesses":4}',
 )
 GOALS: dict[str, tuple[str, tuple[str, ...]]] = {
     "fastest": (SPEED, ()),
