@@ -1,4 +1,4 @@
-"""How the products of few rows are cut into programs: measured on an H200 with the shapes of 135M, 0.6B and 8B models."""
+"""How products of few rows are cut into programs: measured on an H200 with shapes of 135M, 0.6B and 8B models."""
 
 import triton
 
@@ -7,7 +7,7 @@ DEEP, WIDE = 4096, 16384
 
 
 def vector_tile(bits: int, rows: int, depth: int, gated: bool) -> dict[str, int]:
-    """One row of inputs: BN rows of the matrix a program, read BK numbers at a time; few rows, so that all have some."""
+    """One row of inputs: BN rows of the matrix a program, read BK numbers at a time; few rows, so all have some."""
     if bits:
         rows_each, deep, warps, stages = _packed(bits, depth, gated)
     elif depth >= DEEP:

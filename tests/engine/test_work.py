@@ -113,9 +113,7 @@ def test_native_steps_keep_and_multiply_numbers_of_their_own():
     assert formats(plain, shape) == Formats(2.0, 2.0, 4.0, "bfloat16"), "keys and values of a processor have 32 bits"
     assert formats(four, shape) == Formats(0.5 + 4 / 32, 1.0, 4.0, "int8")
     on_gpu = formats(replace(four, device="cuda"), shape)
-    assert on_gpu == Formats(0.5 + 2 / 64, 1.0, 2.0, "bfloat16"), (
-        "192 is three groups of 64"
-    )
+    assert on_gpu == Formats(0.5 + 2 / 64, 1.0, 2.0, "bfloat16"), "192 is three groups of 64"
 
 
 def test_packed_keys_and_values_take_their_bits_and_their_scales():
