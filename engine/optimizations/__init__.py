@@ -41,6 +41,10 @@ class Optimization(Part):
         """Called when every optimization has edited the plan: a sentence if this one cannot live with the others."""
         return None
 
+    def ways(self) -> tuple[tuple[str, ...], ...]:
+        """Names of what may take its place, the best first: the first that can run here does."""
+        return ()
+
     def models(self) -> tuple[str, ...]:
         """The names of further models that this loads."""
         return ()

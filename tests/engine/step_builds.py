@@ -2,7 +2,9 @@
 
 import triton
 
-from engine.kernels import argmax, decode_attention
+from engine.kernels import argmax, decode_attention, skinny
+from engine.kernels.matrix import BITS
+from engine.kernels.tiling import matrix_tile, vector_tile
 from tests.engine.kernel_builds import build
 
 SINGLES = dict.fromkeys(("cosines", "sines", "parts", "peaks", "totals"), "*fp32") | {"scale": "fp32"}
@@ -12,26 +14,41 @@ FULL = {"MAILBOX": True, "STAMPED": True, "EMBEDDED": True, "WIDTH": 1024}
 BARE = {"MAILBOX": False, "STAMPED": True, "EMBEDDED": False, "WIDTH": 1}
 
 
-def attention(number: str, tokens: int, group: int, size: int, splits: int, norm: bool) -> None:
+def attention(number: str, tokens: int, group: int, size: int, splits: int, norm: bool, early: bool = False) -> None:
     """Heads of 96 fill three quarters of a block; one part alone needs no meeting."""
     lines, block = triton.next_power_of_2(tokens * group), 128 if size == 96 else size
     build(
         decode_attention._decode, number, COUNTS | SINGLES | {"qkv": f"*{number}"},
         TOKENS=tokens, GROUP=group, HEADS=2 * group, SIZE=size, SPLITS=splits, LEAST=256, M=max(16, lines), N=32,
-        D=block, R=lines, TILE=2, NORM=norm, WIDE=False,
+        D=block, R=lines, TILE=2, NORM=norm, WIDE=False, PDL=early,
     )  # fmt: skip
+
+
+def products(kind: str, gated: bool, early: bool) -> None:
+    """One row and eight, of a small model's widths."""
+    bits = BITS[kind]
+    packed = {"weight": "*i32", "scales": "*fp32" if bits == 8 else "*bf16"} if bits else {}
+    kinds = dict.fromkeys(("x", "gain", "weight", "scales", "bias", "residual", "out"), "*bf16") | packed
+    given = {"ROWS": 96, "DEPTH": 576, "NORM": True, "GATED": gated, "ADD": not gated, "BIAS": False, "BITS": bits}
+    given |= {"BLOCK": 64 if bits else 0, "PDL": early}
+    one, several = vector_tile(bits, 96, 576, gated), matrix_tile(bits, 96, 576, gated, 8, 2)
+    for kernel, tile in ((skinny._vector, one), (skinny._matrix, several | {"TOKENS": 8})):
+        build(kernel, "bf16", kinds, **given, **{name: value for name, value in tile.items() if name != "num_warps"})
 
 
 def main() -> None:
     for number in ("fp32", "bf16"):
         kinds = COUNTS | SINGLES | dict.fromkeys(("logits", "embedding", "hidden"), f"*{number}")
         attention(number, 1, 4, 128, splits=8, norm=True)
-        attention(number, 1, 3, 64, splits=8, norm=False)
+        attention(number, 1, 3, 64, splits=8, norm=False, early=True)
         attention(number, 8, 1, 64, splits=1, norm=False)
         for flags in (FULL, BARE):
             build(argmax._greedy, number, kinds, COLUMNS=2048, BLOCKS=32, **flags)
             build(argmax._advanced, number, kinds, **flags)
     attention("bf16", 16, 8, 96, splits=3, norm=False)
+    products("plain", gated=True, early=True)
+    products("int8", gated=False, early=False)
+    products("int4", gated=True, early=False)
     print("every kernel of the step compiles")
 
 

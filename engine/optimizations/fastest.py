@@ -1,0 +1,36 @@
+"""The fastest way of a decode step that loses nothing and can run here."""
+
+from typing import ClassVar
+
+from engine.optimizations import Optimization
+from engine.plan import Plan
+
+
+class Fastest(Optimization):
+    """Let Pitlane choose the fastest step that loses nothing and runs on this machine, and say which it is.
+
+    The rungs are tried from the top: the native step, which is the whole pass as one call; on an NVIDIA GPU then a
+    CUDA graph of fused kernels, and a CUDA graph alone; then merged projections; and the plain loop where nothing
+    else fits the model, the machine and what else is on in the lane. Nothing is measured beforehand, and a step that
+    takes half a minute to compile is not among them: switch that on yourself. Source: this project's own ladder,
+    `python -m tests.bench ladder`.
+    """
+
+    title: ClassVar[str] = "Fastest lossless"
+    group: ClassVar[str] = "fusion"
+    moves: ClassVar[dict[str, str]] = {"tpot_ms": "down"}
+
+    def ways(self) -> tuple[tuple[str, ...], ...]:
+        return (
+            ("native_step",),
+            ("merged_projections", "fused_kernels", "cuda_graph"),
+            ("cuda_graph",),
+            ("merged_projections",),
+            (),
+        )
+
+    def on_transformers(self, plan: Plan) -> None:
+        """What takes its place does the work."""
+
+    def badge(self) -> str:
+        return "fastest lossless"
