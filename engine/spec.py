@@ -1,7 +1,6 @@
 """Lane, Workload, Experiment: frozen, validated, the same from TOML, JSON, widgets and the command line."""
 
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from engine.plan import Plan
 from engine.public import check_model
 from engine.refusal import Refusal
 from engine.registry import backends, optimizations
+from engine.ways import first_way
 
 MAX_LANES = 4
 DEFAULT_MODEL = "smollm2-135m"
@@ -208,7 +208,7 @@ def plan_for(lane: Lane, model: str, machine: Any, shape: Architecture | None = 
     `shape` is the model's architecture where the caller knows it; otherwise what its name tells is used.
     """
     if chooser := next((opt for opt in lane.opts.values() if opt.ways() and opt.supports(lane.backend.name())), None):
-        return _first_way(chooser, lane, lambda other: plan_for(other, model, machine, shape))
+        return first_way(chooser, lane, lambda other: plan_for(other, model, machine, shape))
     active = [opt for name, opt in lane.in_effect().items() if opt.supports(lane.backend.name()) or name in lane.opts]
     for name in (model, *(other for opt in active for other in opt.models())):
         check_model(name, bool(machine.gpus))
@@ -232,23 +232,6 @@ def plan_for(lane: Lane, model: str, machine: Any, shape: Architecture | None = 
         if sentence := opt.settle(plan):
             raise Refusal(sentence)
     return plan
-
-
-def _first_way(chooser: Optimization, lane: Lane, settled: Callable[[Lane], Plan]) -> Plan:
-    """The plan of the first of a chooser's ways that can run; its notes say which. Raises the last one's Refusal."""
-    others = {name: opt for name, opt in lane.opts.items() if opt is not chooser}
-    *_, last = chooser.ways()
-    for way in chooser.ways():
-        parts = [optimizations()[name] for name in way]
-        try:
-            plan = settled(lane.model_copy(update={"opts": {part.name(): part() for part in parts} | others}))
-        except Refusal:
-            if way is last:
-                raise
-        else:
-            said = " with ".join(part.title for part in parts) or "the plain loop"
-            plan.notes.append(f"{chooser.title}: {said}.")
-            return plan
 
 
 def _optimization(name: str, knobs: Any) -> Optimization:

@@ -14,7 +14,7 @@ FLOORS = (
     ("engine.refusal", "engine.event", "engine.part", "engine.home"),
     ("engine.plan", "engine.optimizations", "engine.backends", "engine.models", "engine.kernels", "engine.labs"),
     ("engine.public",),
-    ("engine.registry", "engine.decode"),
+    ("engine.registry", "engine.ways", "engine.decode"),
     ("engine.spec",),
     ("engine.address", "engine.presets", "engine.lessons", "engine.measure", "engine.code", "engine.distil"),
     ("engine.run", "engine.export"),

@@ -64,7 +64,7 @@ def found(plan: Plan, shape: Architecture, effective: dict[str, Any]) -> Formats
     if (stored := effective.get("stored")) in PLAIN:
         asked = replace(asked, weight=PLAIN[stored], plain=PLAIN[stored])
     came = effective.get("quantization") or {}
-    if plan.quantization or not came or came["kind"].startswith("none"):
+    if plan.quantization or plan.packed or not came or came["kind"].startswith("none"):
         return asked
     return replace(asked, weight=_checkpoint_bytes(came["kind"], asked.plain))
 
