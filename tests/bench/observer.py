@@ -23,21 +23,23 @@ ROOT = Path(__file__).parents[2]
 SLOW_S = 0.005
 TOKENS = 64
 READER = """
-import json, sys
+import json, sys, time
 from components.race import Race
+from components.watch import POLL_S
 from engine.event import TERMINAL, Record, from_dict
 from engine.spec import Experiment
 race = Race(Experiment.read(json.loads(sys.argv[1])))
-turn = None
-for count, line in enumerate(sys.stdin):
+turn, shown = None, time.monotonic()
+for line in sys.stdin:
     event = from_dict(json.loads(line))
     race.see([Record(0, turn, event)])
     if isinstance(event, TERMINAL):
         turn = 0 if turn is None else turn + 1
-    if count % 6 == 0:
+    if time.monotonic() - shown >= POLL_S:
         race.tick()
+        shown = time.monotonic()
 """
-"""The parent's part: it reads every event and folds it into what a page shows, several times a second."""
+"""The parent's part: it reads every event and folds it into what a page shows, as often as a page asks."""
 
 
 def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
