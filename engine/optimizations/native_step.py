@@ -16,10 +16,9 @@ class NativeStep(Optimization):
 
     A step of a small model is a thousand operators, and each waits for the interpreter, for memory and for all
     threads. Here the whole pass is one C++ function compiled for this very processor; on an NVIDIA GPU it is five
-    Triton kernels a layer, recorded as one CUDA graph that feeds itself and writes its tokens into the host's memory.
-    Weights are packed in the order in which they are read. It helps most at batch 1 and knows the Llama family. Sums
-    are taken in 32 bits, and on a processor 32-bit weights that fit into 16 are kept so: nothing is lost.
-    Sources: llama2.c (Karpathy 2023); Spector et al. 2025, Look Ma, No Bubbles.
+    Triton kernels a layer, recorded as one CUDA graph that feeds itself. Weights are packed in the order in which
+    they are read. It helps most at batch 1 and knows the Llama family. Sums are taken in 32 bits, and 32-bit weights
+    that fit into 16 are kept so: nothing is lost. Sources: llama2.c (Karpathy 2023); Spector et al. 2025, No Bubbles.
     """
 
     title: ClassVar[str] = "Native step"
