@@ -41,7 +41,7 @@ class Database:
             self.gate = open(self.path.with_suffix(".lock"), "w")  # noqa: SIM115
             with self._alone():
                 self.db = self._sound(self._open)
-        except (OSError, sqlite3.DatabaseError) as error:
+        except (OSError, *salvage.BROKEN) as error:
             raise Refusal(
                 f"The history at {self.path} cannot be opened: {error}.",
                 "Move that file away, or set PITLANE_HOME to another folder.",
@@ -56,7 +56,7 @@ class Database:
         db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
         try:
             self._prepare(db)
-        except sqlite3.DatabaseError:
+        except salvage.BROKEN:
             db.close()
             raise
         self.inode = os.stat(self.path).st_ino
@@ -147,7 +147,7 @@ class Database:
         """Do it; where the file turns out to be damaged, save what can be read of it and do it again."""
         try:
             return act()
-        except sqlite3.DatabaseError as error:
+        except salvage.BROKEN as error:
             if not salvage.damaged(error):
                 raise
         with self._alone():
@@ -156,7 +156,7 @@ class Database:
 
     def _renew(self) -> None:
         if hasattr(self, "db"):
-            with suppress(sqlite3.DatabaseError):
+            with suppress(*salvage.BROKEN):
                 self.db.close()
         aside = salvage.set_aside(self.path)
         self.db = self._open()

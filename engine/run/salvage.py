@@ -7,6 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
+BROKEN = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What reading a damaged file raises: sqlite's sentence about it can quote bytes that are no text."""
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 FAILURES = 20_000
 """So many stretches of a table may turn out to be unreadable before the rest of it is given up."""
@@ -19,9 +21,9 @@ class Damaged(sqlite3.DatabaseError):
     """The file is a database, but not the one that its version number says."""
 
 
-def damaged(error: sqlite3.DatabaseError) -> bool:
+def damaged(error: Exception) -> bool:
     """Whether the file itself is at fault: its header, its pages, or its tables."""
-    return isinstance(error, Damaged) or getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED
+    return isinstance(error, Damaged | UnicodeDecodeError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED
 
 
 def lenient(raw: bytes) -> str:
@@ -66,14 +68,14 @@ def _readable(old: sqlite3.Connection, table: str, columns: str, most: int) -> I
     """Rows by stretches of their numbers: one that cannot be read is tried again in halves."""
     try:
         last = old.execute(f"SELECT max(rowid) FROM {table}").fetchone()[0] or 0
-    except sqlite3.DatabaseError:
+    except BROKEN:
         last = most
     waiting, failures = [(1, last)], 0
     while waiting and failures < FAILURES:
         low, high = waiting.pop()
         try:
             yield from old.execute(f"SELECT {columns} FROM {table} WHERE rowid BETWEEN ? AND ?", (low, high)).fetchall()
-        except sqlite3.DatabaseError:
+        except BROKEN:
             failures += 1
             middle = (low + high) // 2
             waiting += [(middle + 1, high), (low, middle)] if low < high else []

@@ -230,3 +230,13 @@ def test_earlier_histories_gain_their_lanes(tmp_path):
                            "CREATE INDEX runs_by_owner ON runs (owner, created);")  # fmt: skip
     store.close()
     assert Store(path).history() == listed and listed[0]["lanes"][1]["badges"] == ["prompt lookup 5"]
+
+
+def test_a_schema_that_is_no_text_is_damage(sound, tmp_path):
+    """sqlite's own sentence then quotes bytes that cannot be decoded."""
+    path, data = tmp_path / "history.db", sound.read_bytes()
+    where = data.index(b"CREATE TABLE runs")
+    path.write_bytes(data[:where] + b"CREATE TABLE\xcc\xff( runs"[: len(b"CREATE TABLE runs")] + data[where + 17 :])
+    store = Store(path)
+    assert "was damaged" in store.notice and list(tmp_path.glob("history.damaged-*.db"))
+    store.close()
