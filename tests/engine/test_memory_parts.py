@@ -1,10 +1,12 @@
 """Memory by its parts: they add up to the peak, on a processor and on a GPU, by hand and on a real worker."""
 
+import mmap
+
 import pytest
 
 from engine.event import Memory, Record, Request, Step
 from engine.measure.machine import machine
-from engine.measure.memory import free_in_allocator, resident, sample, trim
+from engine.measure.memory import free_in_allocator, resident, sample
 from engine.measure.memory_parts import MOST_POINTS, PARTS, at_peak, parts, stack, timeline
 from engine.measure.result import result
 from engine.measure.timeline import Timeline
@@ -65,11 +67,9 @@ def test_the_typical_turn_is_the_one_of_median_length():
 
 def test_a_sample_tells_the_peak_since_the_one_before():
     """60 MB come and go between two samples; the next peak no longer knows of them."""
-    trim()  # or the block lies in memory that other tests have left resident
     before = sample(0.0)
-    block = bytearray(60 * MB)
-    block[::4096] = b"x" * len(block[::4096])
-    del block
+    with mmap.mmap(-1, 60 * MB) as block:  # not of the allocator, which may keep what is freed
+        block[::4096] = b"x" * len(block[::4096])
     high, low = sample(1.0), sample(2.0)
     assert high.peak - before.rss > 50 * MB and low.peak - before.rss < 30 * MB
     assert resident() == pytest.approx(low.rss, rel=0.05) and free_in_allocator() > 0
