@@ -80,6 +80,9 @@ def _attention(plan: Plan, workload: Workload, made: Script) -> None:
     if backend:
         made.imports.add("from torch.nn.attention import SDPBackend, sdpa_kernel")
         made.within.append(f"sdpa_kernel(SDPBackend.{backend})")
+    if plan.sdpa == "efficient":
+        made.imports.add("from transformers.integrations import sdpa_attention")
+        made.settings.append("sdpa_attention.use_gqa_in_sdpa = lambda *_: False  # this kernel shares no heads")
 
 
 def _sampling(plan: Plan, workload: Workload, made: Script) -> None:

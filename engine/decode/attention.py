@@ -1,9 +1,10 @@
 """Attention: which of torch's fused operators a plan allows, and which one really ran."""
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers.integrations import sdpa_attention
 
 from engine.plan import Plan
 
@@ -18,7 +19,21 @@ MARKS = {"_flash_attention": "flash", "_efficient_attention": "efficient", "_cud
 
 def allowed(plan: Plan) -> AbstractContextManager:
     """A context in which torch may use only the fused operator that the plan names; it fails where it cannot."""
-    return sdpa_kernel(BACKENDS[plan.sdpa]) if plan.sdpa else nullcontext()
+    if not plan.sdpa:
+        return nullcontext()
+    return _repeating() if plan.sdpa == "efficient" else sdpa_kernel(BACKENDS[plan.sdpa])
+
+
+@contextmanager
+def _repeating() -> Iterator[None]:
+    """torch's memory-efficient kernel knows no heads that share keys, so these are repeated before it."""
+    usual = sdpa_attention.use_gqa_in_sdpa
+    sdpa_attention.use_gqa_in_sdpa = lambda *_: False
+    try:
+        with sdpa_kernel(BACKENDS["efficient"]):
+            yield
+    finally:
+        sdpa_attention.use_gqa_in_sdpa = usual
 
 
 def found(operators: Iterable[str]) -> str | None:

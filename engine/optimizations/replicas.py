@@ -49,6 +49,8 @@ class Replicas(Optimization):
     on_generate = on_simulated = on_transformers
 
     def settle(self, plan: Plan) -> str | None:
+        if plan.device == "cuda" and plan.gpus < self.count:
+            return f"{self.count} workers need {self.count} GPUs, and this machine has {plan.gpus}: choose fewer."
         if plan.continuous:
             return "Replicas hand requests out one at a time, which starves a continuous batch: switch one of them off."
         return None

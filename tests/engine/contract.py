@@ -63,10 +63,15 @@ def dear(case: Case) -> bool:
     return name in DEAR or any(f"{name}.{value}" in DEAR for value in knobs.values())
 
 
+def full(lane: Lane) -> Lane:
+    """The same lane in float32 unless it chooses another format, as a processor does by itself and a GPU does not."""
+    return lane.model_copy(update={"opts": {"precision": optimizations()["precision"](dtype="float32"), **lane.opts}})
+
+
 def settled(lane: Lane, model: Path | str) -> Plan | None:
     """The lane's plan, or None where it is refused, which must be in one sentence."""
     try:
-        return plan_for(lane, str(model), machine())
+        return plan_for(full(lane), str(model), machine())
     except Refusal as refusal:
         assert refusal.why.endswith("."), refusal.why
         assert "\n" not in refusal.why
@@ -77,6 +82,7 @@ def generate(
     model: Path | str, lane: Lane, tokens: int = 12, prompts: tuple[str, ...] = PROMPTS, **workload: Any
 ) -> Tokens:
     """Prepare and run one lane; the tokens of every request. What was asked for must have run."""
+    lane = full(lane)
     plan = plan_for(lane, str(model), machine())
     asked = Workload(prompts=prompts, max_new_tokens=tokens, **workload)
     if plan.replicas > 1 or plan.tensor_parallel > 1:

@@ -9,7 +9,7 @@ from engine.measure.machine import machine
 from engine.measure.quality import Comparison, Quality
 from engine.measure.texts import TEXT
 from engine.spec import Lane, Workload, plan_for
-from tests.engine.contract import Case
+from tests.engine.contract import Case, full
 
 PAGE = "\n\n".join(TEXT.split("\n\n")[:5])
 """As much as the losses are stated for."""
@@ -25,18 +25,18 @@ def compared(logits: torch.Tensor, reference: torch.Tensor, following: torch.Ten
 
 def read(opts: dict) -> tuple[torch.Tensor, torch.Tensor]:
     """A lane's logits over the page, and the tokens that they predict. What was asked for must have run."""
-    plan = plan_for(Lane(opts=opts), MODEL, machine())
+    plan = plan_for(full(Lane(opts=opts)), MODEL, machine())
     session = ModuleSession()
     session.prepare(plan, Workload(prompts=("x",), max_new_tokens=1, chat=False), lambda event: None)
     assert plan.unmet(session.effective()) == []
     ids = session.tokenizer(PAGE)["input_ids"]
-    return torch.cat(list(session.read(plan, ids[:1], ids[1:]))), torch.tensor(ids[1:])
+    return torch.cat(list(session.read(plan, ids[:1], ids[1:]))).cpu(), torch.tensor(ids[1:])
 
 
 @cache
 def reference() -> tuple[torch.Tensor, torch.Tensor]:
     """What the plain loop in float32 predicts."""
-    return read({"precision": {"dtype": "float32"}})
+    return read({})
 
 
 def quality(case: Case) -> Quality:

@@ -15,7 +15,7 @@ from engine.models.architecture import known
 from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.spec import Lane, plan_for
-from tests.engine.contract import KEPT, generate
+from tests.engine.contract import KEPT, full, generate
 from tests.engine.tiny_models import WINDOW, tiny
 
 TEXT = "The lamp is lit. abcabcabc The lamp is lit, and the keeper of the lamp is glad, and "
@@ -38,7 +38,7 @@ def kept(model: Any, opts: dict[str, Any], prompts: tuple[str, ...] = (TEXT,)) -
 def refused(opts: dict[str, Any], model: str = "smollm2-135m", on: Any = None, **lane: Any) -> str:
     """The sentence with which a lane is refused."""
     with pytest.raises(Refusal) as refusal:
-        plan_for(Lane(opts=opts, **lane), model, on or machine())
+        plan_for(full(Lane(opts=opts, **lane)), model, on or machine())
     assert refusal.value.why.endswith(".")
     return refusal.value.why
 
@@ -195,7 +195,9 @@ def test_caches_that_do_not_go_together_are_refused():
 
 @pytest.mark.parametrize("backend", ["transformers", "generate"])
 def test_offloading_needs_a_gpu(backend):
-    assert refused({"kv_offload": {}}, backend=backend).startswith("Keys and values already lie in host memory")
+    assert refused({"kv_offload": {}}, backend=backend, device="cpu").startswith(
+        "Keys and values already lie in host memory"
+    )
     assert "host memory" in refused({"kv_offload": {}}, on=GPU, backend=backend, device="cpu")
     plan = plan_for(Lane(backend=backend, opts={"kv_offload": {}}), "smollm2-135m", GPU)
     assert plan.offload and plan.expected["offload"] is True

@@ -119,7 +119,7 @@ def test_a_draft_never_guesses_a_token_that_the_model_does_not_know():
 
 
 def planned(opts: dict, model: str = "smollm2-135m", backend: str = "transformers"):
-    return plan_for(Lane(backend=backend, opts=opts), model, machine())
+    return plan_for(Lane(backend=backend, device="cpu", opts=opts), model, machine())
 
 
 @pytest.mark.parametrize("name", SPECULATION)

@@ -76,7 +76,7 @@ def test_a_gpu_holds_weights_cache_and_context_only():
 def test_what_does_not_fit_is_refused_with_what_would(monkeypatch, opts, room, advice):
     monkeypatch.setattr(forecasts, "room", lambda *_: room)
     work = WORK.model_copy(update={"prompts": ("Why? " * 400,) * 8})
-    lane = Lane(opts=opts)
+    lane = Lane(device="cpu", opts=opts)
     with pytest.raises(Refusal, match=r"needs about .* of memory, and this machine has") as refused:
         refuse(lane, plan_for(lane, "smollm2-135m", machine()), work)
     assert refused.value.hint.startswith(advice) and refused.value.hint.endswith(".")
@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch, opts, room, a
 
 def test_where_no_setting_helps_a_smaller_model_is_named(monkeypatch):
     monkeypatch.setattr(forecasts, "room", lambda *_: 3e9)
-    lane = Lane()
+    lane = Lane(device="cpu")
     with pytest.raises(Refusal) as refused:
         refuse(lane, plan_for(lane, "qwen3-8b", machine()), WORK)
     assert refused.value.hint.startswith("Choose a smaller model, ")

@@ -89,19 +89,21 @@ def test_a_wrong_knob_is_a_sentence(name, knobs, says):
 
 
 def test_sizes_that_do_not_fit_are_refused_before_they_are_made():
-    assert "memory" in labs()["tiled_product"](rows=262144, depth=16384).settle(replace(HERE, memory_bytes=2**32))
-    assert "shorter" in labs()["tiled_attention"](context=16384).settle(replace(HERE, memory_bytes=2**32))
+    assert "memory" in labs()["tiled_product"](rows=262144, depth=16384, device="cpu").settle(
+        replace(HERE, memory_bytes=2**32)
+    )
+    assert "shorter" in labs()["tiled_attention"](context=16384, device="cpu").settle(replace(HERE, memory_bytes=2**32))
     assert "divides" in labs()["tiled_attention"](heads=4, sharing=3).settle(HERE)
 
 
 def test_a_point_of_ones_own():
-    lab = labs()["tiled_product"](rows=100)
+    lab = labs()["tiled_product"](rows=100, device="cpu")
     assert lab.point(7.0, 4, HERE) == {"kind": "tile", "rows": 7, "tokens": 4}
     for across, along in ((101, 4), (0, 4), (7, 3)):
         with pytest.raises(Refusal, match="no tile"):
             lab.point(across, along, HERE)
     with pytest.raises(Refusal, match="On a GPU"):
-        lab.point(48, 16, CUDA)
+        labs()["tiled_product"](rows=100).point(48, 16, CUDA)
     with pytest.raises(Refusal, match="its own points"):
         labs()["thread_scaling"]().point(1, 1, HERE)
 
@@ -174,12 +176,13 @@ def test_a_small_lab_runs_in_a_worker(name, pool, tmp_path):
     assert result["status"] == "finished" and result["sentence"] and result["rounds"] == 2
     ran = [point for point in result["points"] if "left_out" not in point]
     assert ran and all(point["repeats"] == 2 for point in ran)
-    assert all(point["error"] < 1e-3 for point in ran if "error" in point)
+    most = 1e-2 if HERE.gpus else 1e-3  # a GPU's tiles are of 16 bits
+    assert all(point["error"] < most for point in ran if "error" in point), ran
     assert pool.idle, "the worker is kept warm"
 
 
 def test_a_point_of_ones_own_is_measured_alone(pool, tmp_path):
-    lab = labs()["tiled_product"].configured(SMALL["tiled_product"])
+    lab = labs()["tiled_product"].configured({**SMALL["tiled_product"], "device": "cpu"})
     run = LabRun(lab, pool, tmp_path / "gate", [lab.point(3, 2, HERE)])
     assert isinstance(list(run.events())[-1], Finished)
     (entry,) = run.points.entries()

@@ -78,7 +78,9 @@ def test_a_sample_tells_the_peak_since_the_one_before():
 def test_a_real_worker_tells_its_parts(tiny_model):
     """The weights are the tensors', the program is most of it, and all parts make up the peak."""
     work = {"prompts": "What is the sea?", "max_new_tokens": 40, "chat": False}
-    experiment = Experiment.read({"rounds": 1, "model": str(tiny_model), "workload": work, "lanes": {"A": {}}})
+    experiment = Experiment.read(
+        {"rounds": 1, "model": str(tiny_model), "workload": work, "lanes": {"A": {"device": "cpu"}}}
+    )
     pool = Pool()
     try:
         records: list[Record] = list(Run(experiment, pool).records())

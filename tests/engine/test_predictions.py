@@ -10,7 +10,8 @@ from engine.run.pool import Pool
 from engine.run.runner import Run
 from engine.spec import Experiment
 
-LANES = {"A": {}, "B": {"opts": {"bitsandbytes": {"kind": "nf4"}, "precision": {"dtype": "bfloat16"}}}}
+NF4 = {"bitsandbytes": {"kind": "nf4"}, "precision": {"dtype": "bfloat16"}}
+LANES = {"A": {"device": "cpu"}, "B": {"device": "cpu", "opts": NF4}}
 
 
 @pytest.fixture(scope="module")

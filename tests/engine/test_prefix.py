@@ -11,6 +11,7 @@ from engine.measure.machine import machine
 from engine.measure.metrics import METRICS
 from engine.measure.timeline import Timeline
 from engine.spec import Lane, Workload, plan_for
+from tests.engine.contract import full
 from tests.engine.tiny_models import tiny
 
 SYSTEM = "You keep the lamp of the lighthouse. Answer in one short line."
@@ -31,7 +32,7 @@ def session() -> ModuleSession:
 
 def turn(session: ModuleSession, folder: Any, opts: dict[str, Any], **workload: Any) -> Timeline:
     """One turn with these optimizations; its timeline."""
-    plan = plan_for(Lane(opts=opts), str(folder), machine())
+    plan = plan_for(full(Lane(opts=opts)), str(folder), machine())
     asked = Workload(**{"prompts": PROMPTS, "system": SYSTEM, "max_new_tokens": 8, **workload})
     line = Timeline()
     session.prepare(plan, asked, lambda event: None)
@@ -108,7 +109,7 @@ def test_only_a_few_beginnings_are_kept(session, folder):
 
 def test_each_request_is_told_once_what_it_reused(session, folder):
     events = []
-    plan = plan_for(Lane(opts={"prefix_reuse": {}}), str(folder), machine())
+    plan = plan_for(full(Lane(opts={"prefix_reuse": {}})), str(folder), machine())
     session.run(plan, Workload(prompts=PROMPTS, system=SYSTEM, max_new_tokens=4), events.append)
     told = [event for event in events if isinstance(event, Admitted)]
     assert [(event.request, event.reused) for event in told] == [(0, 0), (1, SHARED), (2, SHARED)]

@@ -24,7 +24,7 @@ from engine.run.runner import Run
 from engine.spec import Lane, Workload, plan_for
 from tests.engine.groups import end, events, experiment, finished, gone, run, tokens, wait_until
 
-SIMULATED = {"backend": {"name": "simulated", "ttft_ms": 5.0, "tpot_ms": 2.0}}
+SIMULATED = {"device": "cpu", "backend": {"name": "simulated", "ttft_ms": 5.0, "tpot_ms": 2.0}}
 TWO = {**SIMULATED, "opts": {"replicas": {"count": 2}}}
 
 pytestmark = pytest.mark.skipif(machine().cores < 2, reason="Replicas need a core each, and this machine has one.")
@@ -215,6 +215,8 @@ def test_more_replicas_than_cores_are_refused():
     if machine().cores < 8:
         with pytest.raises(Refusal, match="8 workers need 8"):
             plan_for(lane, "smollm2-135m", machine())
+    one = Plan("transformers", "m", device="cuda", cores=16, gpus=1)
+    assert "need 8 GPUs" in lane.opts["replicas"].settle(one)
     assert Plan("simulated", "m", replicas=2).lease() != Plan("simulated", "m").lease()
 
 

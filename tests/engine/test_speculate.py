@@ -12,6 +12,7 @@ from engine.decode.speculate import Verifier
 from engine.event import Step
 from engine.measure.machine import machine
 from engine.spec import Lane, Workload, plan_for
+from tests.engine.contract import full
 from tests.engine.drafting import KNOBS, Guessing, calm, near, one_thread, plain, plan, tokens  # noqa: F401
 from tests.engine.tiny import prompts, tiny
 
@@ -171,14 +172,14 @@ def test_the_embedded_model_writes_the_same_text_with_every_kind_of_guessing(cac
         assert written(session, Lane(opts={**kept, **opts}), workload) == text
         assert session.effective()["speculation"]["accepted"] > 0
     own = ModuleSession()
-    assert written(own, Lane(opts={**kept, "draft_model": {"model": "self"}}), workload) == text
+    assert written(own, Lane(opts={**kept, "draft_model": {"model": "self", "format": "bfloat16"}}), workload) == text
     found = own.effective()
     assert found["draft_format"] == "bfloat16"
     assert found["speculation"]["accepted"] > 0.5 * found["speculation"]["drafted"]
 
 
 def written(session: ModuleSession, lane: Lane, workload: Workload) -> dict[int, list[int]]:
-    asked = plan_for(lane, "smollm2-135m", machine())
+    asked = plan_for(full(lane), "smollm2-135m", machine())
     made: dict[int, list[int]] = {}
     session.prepare(asked, workload, lambda event: None)
 

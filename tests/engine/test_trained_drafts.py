@@ -145,7 +145,7 @@ def steps(events) -> list[int]:
 
 
 def planned(opts=ASKED, model="smollm2-135m", backend="transformers") -> Plan:
-    return plan_for(Lane(backend=backend, opts=opts), model, machine())
+    return plan_for(Lane(backend=backend, device="cpu", opts=opts), model, machine())
 
 
 @pytest.fixture
