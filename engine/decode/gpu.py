@@ -3,18 +3,43 @@
 from typing import Any
 
 import torch
+from torch.nn.functional import pad as filled
 
 from engine.decode.gpu_pass import WIDEST, Context, Pass, Weights
 from engine.decode.graphs import recorded
 from engine.decode.stepper import Stepper
+from engine.kernels.skinny import SKINNY
+
+LONGEST = 512
+"""Tokens of prompts that are recorded: launching their kernels takes 16 to 19 ms, and of an 8B shape so many as long.
+Of packed weights SKINNY at most: from there on all of them are unpacked, which a recording would hold memory for."""
+
+
+def recorded_width(rows: int, tokens: int, packed: bool) -> int | None:
+    """How wide the recording is that reads prompts of so many tokens; None where they are too long for one.
+
+    Few widths serve all prompts: powers of two from WIDEST to SKINNY, and multiples of SKINNY.
+    """
+    width = -(-tokens // SKINNY) * SKINNY if tokens > SKINNY else max(WIDEST, 1 << (tokens - 1).bit_length())
+    return width if rows * width <= (SKINNY if packed else LONGEST) else None
 
 
 class Steps:
-    """The passes of one context, one for each number of new tokens, recorded on their first use."""
+    """The passes of one context, made on their first use: a step for each number of new tokens, prompts by width."""
 
     def __init__(self, weights: Weights, rows: int, length: int):
         self.weights, self.context = weights, Context(weights, rows, length)
         self.kept: dict[int, Recorded] = {}
+        self.prompts: dict[tuple[int, bool], Prompt] = {}
+
+    def prompt(self, ids: torch.Tensor, ragged: bool) -> torch.Tensor:
+        """Logits of the last position of the prompts ids [rows, tokens], float32 [rows, 1, vocabulary]."""
+        width = recorded_width(*ids.shape, self.weights.kind != "plain")
+        if not width or width > self.context.length:
+            return self.read(ids, 0, ragged, 1)
+        if (width, ragged) not in self.prompts:
+            self.prompts[width, ragged] = Prompt(Pass(self.weights, self.context, width), ragged)
+        return self.prompts[width, ragged].read(ids)
 
     def read(self, ids: torch.Tensor, place: int, ragged: bool, keep: int) -> torch.Tensor:
         """Logits of the last `keep` positions of ids [rows, tokens], float32 [rows, keep, vocabulary]."""
@@ -53,6 +78,30 @@ class Recorded:
         return self.logits
 
 
+class Prompt(Recorded):
+    """A pass over prompts from the first column on, filled up behind their last tokens to the width of the recording.
+
+    No token sees what comes after it, and columns that the filling has left are written again before they are seen.
+    """
+
+    def __init__(self, steps: Pass, ragged: bool):
+        super().__init__(steps)
+        self.ragged = ragged
+        self.last = torch.zeros(1, dtype=torch.long, device=self.ids.device)
+
+    def body(self) -> None:
+        steps, ids = self.steps, self.ids
+        short = steps.tokens <= WIDEST
+        hidden = steps.run(steps.weights.embedding[ids.flatten()]) if short else steps.read(ids, 0, self.ragged)
+        last = hidden.view(*ids.shape, -1).index_select(1, self.last)
+        self.logits = steps.logits(last.flatten(0, 1))[:, None]
+
+    def read(self, ids: torch.Tensor) -> torch.Tensor:
+        """Logits of the last position of the prompts, until the next ones are read."""
+        self.last.fill_(ids.shape[1] - 1)
+        return self(filled(ids, (0, self.steps.tokens - ids.shape[1])), 0)
+
+
 class GpuStepper(Stepper):
     """A batch over packed weights. Tokens are taken back by forgetting their columns, which are never read again."""
 
@@ -64,7 +113,10 @@ class GpuStepper(Stepper):
         steps.context.pad.copy_(torch.tensor(pad))
 
     def read(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._read(ids, 1)
+        if self.length:
+            return self._read(ids, 1)
+        self.length = ids.shape[1]
+        return self.steps.prompt(ids, self.ragged)
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         if ids.shape[1] > WIDEST:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from engine.decode.gpu import GpuStepper, Steps
+from engine.decode.gpu import GpuStepper, Steps, recorded_width
 from engine.decode.gpu_feeding import Feeding, Runner
 from engine.decode.gpu_pass import Weights
 from engine.decode.native import WHOLE, release
+from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling
 from engine.models.architecture import Architecture
 from engine.plan import Plan
@@ -32,6 +33,10 @@ class GpuNative:
             self.runners[sampling] = Runner(Feeding(model, steps, sampling))
         return self.runners[sampling]
 
+    def shape(self, batch: Batch) -> tuple:
+        """What is recorded for a batch beside its steps: the reading of prompts of this width."""
+        return (recorded_width(len(batch.prompts), batch.width, self.weights.kind != "plain"),)
+
     def _steps(self, rows: int, length: int) -> Steps:
         if self.steps is None or (self.steps.context.rows, self.steps.context.length) != (rows, length):
             self.steps = None  # its memory is free before another one's is taken
@@ -41,9 +46,9 @@ class GpuNative:
 
     @property
     def recordings(self) -> int:
-        """How many recorded steps there are."""
-        fed = sum(bool(runner.graph) for runner in self.runners.values())
-        return fed + sum(bool(step.graph) for step in self.steps.kept.values()) if self.steps else fed
+        """How many recorded steps and prompts there are."""
+        steps = (*self.steps.kept.values(), *self.steps.prompts.values()) if self.steps else ()
+        return sum(bool(step.graph) for step in (*self.runners.values(), *steps))
 
     def stored(self) -> str:
         """What the layers' weights are kept in."""

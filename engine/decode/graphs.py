@@ -181,6 +181,12 @@ def _pool() -> Any:
     return torch.cuda.graph_pool_handle()
 
 
+@functools.cache
+def _side() -> torch.cuda.Stream:
+    """The stream that all graphs are recorded on: memory that one left is free for another on the same stream only."""
+    return torch.cuda.Stream()
+
+
 def recorded(body: Callable[[], None], generator: torch.Generator | None = None) -> Any:
     """The body as a CUDA graph, warmed up first. Other threads may use CUDA meanwhile.
 
@@ -197,7 +203,7 @@ def recorded(body: Callable[[], None], generator: torch.Generator | None = None)
 
 
 def _recorded(body: Callable[[], None], generator: torch.Generator | None) -> Any:
-    side = torch.cuda.Stream()
+    side = _side()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(WARM_STEPS):

@@ -133,7 +133,8 @@ class ModuleSession(Loaded):
         if plan.continuous:
             return ("continuous", *self._size(plan))
         length = self.length if plan.cache == "static" else 0
-        return (*super().shape(plan, batch), length, plan.graph)
+        own = self.native.shape(batch) if self.native else ()
+        return (*super().shape(plan, batch), length, plan.graph, *own)
 
     def _size(self, plan: Plan) -> tuple:
         return (repr(plan.continuous), len(self.requests.requests), self.requests.tokens)

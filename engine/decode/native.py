@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from engine.decode.prompts import Batch
 from engine.decode.stepper import Stepper
 from engine.kernels.packed import PLACES, Decoder, Weights
 from engine.models.architecture import Architecture
@@ -72,6 +73,10 @@ class Native:
             self.decoder = None  # its memory is free before another one's is taken
             self.decoder = Decoder(self.weights, length, self.threads, self.fine, len(pad))
         return NativeStepper(model, self.decoder, pad)
+
+    def shape(self, batch: Batch) -> tuple:
+        """What has to be made ready for a batch beside its steps: nothing, one decoder reads prompts of all lengths."""
+        return ()
 
     def stored(self) -> str:
         """What the layers' weights are kept in."""
