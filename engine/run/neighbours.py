@@ -1,32 +1,12 @@
-"""Neighbours: the one change of the best configuration so far that promises most."""
+"""Neighbours: configurations as values by address, all of a small space, and those that are one change apart."""
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-import numpy as np
+from itertools import product
+from math import prod
 
 from engine.run.search_space import Choice
 from engine.run.study import Values
-
-RIDGE = 0.05
-"""How strongly an effect is held at nothing until measurements say otherwise."""
-
-
-def promising(
-    choices: Sequence[Choice], measured: Sequence[tuple[Values, float]], tried: Iterable[Values]
-) -> list[Values]:
-    """Untried configurations one change away from the best of `measured`, the most promising first.
-
-    `measured` holds configurations with a score of which more is better, logarithms of speeds for instance, so that
-    effects add up: what a change promises is its effect in a ridge regression over all that was measured.
-    """
-    best = max(measured, key=lambda row: row[1])[0]
-    known = {key(values) for values in tried}
-    near = [values for values in _around(choices, best) if key(values) not in known]
-    columns = {pair: place for place, pair in enumerate(sorted({p for values, _ in measured for p in _pairs(values)}))}
-    effects = _fitted(columns, measured)
-    return sorted(near, key=lambda values: -float(_row(columns, values) @ effects))
 
 
 def key(values: Values) -> str:
@@ -43,30 +23,26 @@ def completed(choices: Sequence[Choice], values: Values) -> Values:
     return whole
 
 
-def _around(choices: Sequence[Choice], best: Values) -> list[Values]:
+def whole(choices: Sequence[Choice], most: int) -> list[Values]:
+    """Every configuration of a space that has at most so many combinations; none of a larger one."""
+    if prod(len(choice.values) for choice in choices) > most:
+        return []
+    addresses = [choice.address for choice in choices]
+    combined = product(*(choice.values for choice in choices))
+    return distinct(completed(choices, dict(zip(addresses, values, strict=True))) for values in combined)
+
+
+def around(choices: Sequence[Choice], values: Values) -> list[Values]:
+    """What is one change away."""
     return [
-        completed(choices, {**best, choice.address: value})
+        completed(choices, {**values, choice.address: value})
         for choice in choices
-        if choice.address in best
+        if choice.address in values
         for value in choice.values
-        if value != best[choice.address]
+        if value != values[choice.address]
     ]
 
 
-def _pairs(values: Values) -> list[tuple[str, str]]:
-    return [(address, json.dumps(value)) for address, value in values.items()]
-
-
-def _row(columns: dict[tuple[str, str], int], values: Values) -> np.ndarray:
-    """One for every value that is set, and one for what they all have in common; the new counts as nothing."""
-    row = np.zeros(len(columns) + 1)
-    row[[columns[pair] for pair in _pairs(values) if pair in columns]] = 1.0
-    row[-1] = 1.0
-    return row
-
-
-def _fitted(columns: dict[Any, int], measured: Sequence[tuple[Values, float]]) -> np.ndarray:
-    rows = np.array([_row(columns, values) for values, _ in measured])
-    held = RIDGE * np.eye(rows.shape[1])
-    held[-1, -1] = 1e-6
-    return np.linalg.solve(rows.T @ rows + held, rows.T @ np.array([score for _, score in measured]))
+def distinct(several: Iterable[Values]) -> list[Values]:
+    """Each configuration once, in the order in which they first appear."""
+    return list({key(values): values for values in several}.values())

@@ -64,7 +64,7 @@ class Limit:
             return WORST
         if value <= 0 or self.bound <= 0:  # a logarithm needs more than zero; a loss of exactly none keeps any limit
             kept = value <= self.bound if self.sign == "<=" else value >= self.bound
-            return 0.0 if kept else WORST
+            return (0.0 if value == self.bound else -WORST) if kept else WORST
         far = log(value / self.bound)
         return far if self.sign == "<=" else -far
 
@@ -73,13 +73,13 @@ class Limit:
 
 
 class Search(Study):
-    """Proposals of Optuna's tree-structured Parzen estimator, of which only those that can run cost a run.
+    """An Optuna study whose trials are runs; only what can run costs one.
 
-    It starts with the lane as it is and with every change of one thing, then with the best of each together; from
-    there on the most promising change of the best so far takes turns with TPE (see engine.run.proposals).
-    Combinations that a lane refuses are told to it at no cost. `seed` makes it repeatable: a search that was stopped
-    goes on exactly where it was. Source: Optuna, Akiba et al. 2019, arXiv:1907.10902; TPE, Bergstra et al. 2011.
-    Raises Refusal.
+    It starts with the lane as it is. What is foretold for each configuration before it is loaded, corrected by all
+    that was measured, says which one comes next (see engine.run.prospects); where that expects nothing any more,
+    Optuna's tree-structured Parzen estimator takes its turn (see engine.run.proposals). Combinations that a lane
+    refuses are told to it at no cost. `seed` makes it repeatable: a search that was stopped goes on where it was.
+    Source: Optuna, Akiba et al. 2019, arXiv:1907.10902; TPE, Bergstra et al. 2011. Raises Refusal.
     """
 
     kind: ClassVar[str] = "search"
