@@ -1,14 +1,17 @@
 """Products of few rows with a large matrix, as in a decode step: what comes before and after is part of the kernel."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import triton
 import triton.language as tl
 
 from engine.kernels.early import early
+from engine.kernels.epilogue import finished
 from engine.kernels.matrix import Matrix
-from engine.kernels.tiling import matrix_tile, vector_tile
+from engine.kernels.tiling import DEEP, deep_tile, flat_tile, matrix_tile, vector_tile
+from engine.kernels.whole import deep, flat
 
 ONE = tl.constexpr(0x3F800000)
 """The bits of 1 as a float32: a whole number u put into the first BITS of the 23 after them makes it 1 + u / 2^BITS."""
@@ -63,39 +66,15 @@ def _tile(
 
 
 @triton.jit
-def _inputs(x, gain, column, square, DEPTH: tl.constexpr, NORM: tl.constexpr, WHOLE: tl.constexpr):
-    """The inputs of one row at these columns, times the norm's weights, and the sum of squares with them."""
-    v = (tl.load(x + column) if WHOLE else tl.load(x + column, mask=column < DEPTH, other=0.0)).to(tl.float32)
-    if NORM:
-        square += v * v
-        g = tl.load(gain + column) if WHOLE else tl.load(gain + column, mask=column < DEPTH, other=0.0)
-        v *= g.to(tl.float32)
-    return v, square
-
-
-@triton.jit
-def _added(
-    w, x, gain, scales, row, start, square, ROWS: tl.constexpr, DEPTH: tl.constexpr, NORM: tl.constexpr,
-    BITS: tl.constexpr, BLOCK: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-):  # fmt: skip
+def _added(w, x, gain, column, square, DEPTH: tl.constexpr, NORM: tl.constexpr, BK: tl.constexpr):
     """What a tile adds to the sums of its rows, still apart by columns, and to the squares of the inputs."""
     whole: tl.constexpr = DEPTH % BK == 0
-    each: tl.constexpr = 32 // BITS if BITS else 1
-    word = start // each + tl.arange(0, BK // each)
-    if BITS:
-        total = tl.zeros(w.shape, tl.float32)
-        excess = tl.zeros((BK // each,), tl.float32)
-        for place in tl.static_range(each):
-            v, square = _inputs(x, gain, _columns(word, place, BITS, BLOCK), square, DEPTH, NORM, whole)
-            total += _fractions(w, place, BITS) * (v * _span(place, BITS))[None, :]
-            excess += v * (_span(place, BITS) + 2.0 ** (BITS - 1))
-        total -= excess[None, :]
-    else:
-        v, square = _inputs(x, gain, word, square, DEPTH, NORM, whole)
-        total = w.to(tl.float32) * v[None, :]
-    if BITS == 4:
-        total *= _group_scales(scales, row, word, ROWS, DEPTH, BLOCK, BN, whole)
-    return total, square
+    v = (tl.load(x + column) if whole else tl.load(x + column, mask=column < DEPTH, other=0.0)).to(tl.float32)
+    if NORM:
+        square += v * v
+        g = tl.load(gain + column) if whole else tl.load(gain + column, mask=column < DEPTH, other=0.0)
+        v *= g.to(tl.float32)
+    return w.to(tl.float32) * v[None, :], square
 
 
 @triton.jit
@@ -117,65 +96,43 @@ def _group_scales(
 @triton.jit
 def _vector(
     x, gain, weight, scales, bias, residual, out, eps, ROWS: tl.constexpr, DEPTH: tl.constexpr,
-    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr, BITS: tl.constexpr,
-    BLOCK: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
+    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr, BN: tl.constexpr,
+    BK: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One row of inputs: each program has BN rows of the matrix, and with GATED as many of its second half."""
     row = tl.program_id(0) * BN + tl.arange(0, BN)
+    column = tl.arange(0, BK)
     ALL: tl.constexpr = 2 * ROWS if GATED else ROWS
-    each: tl.constexpr = 32 // BITS if BITS else 1
-    square = tl.zeros((BK // each,), tl.float32)
+    square = tl.zeros((BK,), tl.float32)
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
     if DEPTH <= BK:
         # the weights do not depend on the kernel before this one, and may come while it still runs
-        w = _tile(weight, row, 0, ALL, DEPTH, BITS, BN, BK)
-        other = _tile(weight, row + ROWS, 0, ALL, DEPTH, BITS, BN, BK) if GATED else w
+        w = _tile(weight, row, 0, ALL, DEPTH, 0, BN, BK)
+        other = _tile(weight, row + ROWS, 0, ALL, DEPTH, 0, BN, BK) if GATED else w
         if PDL:
             tl.extra.cuda.gdc_wait()
-        total, square = _added(w, x, gain, scales, row, 0, square, ALL, DEPTH, NORM, BITS, BLOCK, BN, BK)
+        total, square = _added(w, x, gain, column, square, DEPTH, NORM, BK)
         second = total
         if GATED:
-            second, _ = _added(other, x, gain, scales, row + ROWS, 0, square, ALL, DEPTH, NORM, BITS, BLOCK, BN, BK)
+            second, _ = _added(other, x, gain, column, square, DEPTH, NORM, BK)
     else:
         if PDL:
             tl.extra.cuda.gdc_wait()
-        total = tl.zeros((BN, BK // each), tl.float32)
-        second = tl.zeros((BN, BK // each), tl.float32)
+        total = tl.zeros((BN, BK), tl.float32)
+        second = tl.zeros((BN, BK), tl.float32)
         for start in tl.range(0, DEPTH, BK, num_stages=STAGES):
-            w = _tile(weight, row, start, ALL, DEPTH, BITS, BN, BK)
-            added, squares = _added(w, x, gain, scales, row, start, square, ALL, DEPTH, NORM, BITS, BLOCK, BN, BK)
+            w = _tile(weight, row, start, ALL, DEPTH, 0, BN, BK)
+            added, squares = _added(w, x, gain, start + column, square, DEPTH, NORM, BK)
             total += added
             if GATED:
-                w = _tile(weight, row + ROWS, start, ALL, DEPTH, BITS, BN, BK)
-                ups, _ = _added(w, x, gain, scales, row + ROWS, start, square, ALL, DEPTH, NORM, BITS, BLOCK, BN, BK)
+                w = _tile(weight, row + ROWS, start, ALL, DEPTH, 0, BN, BK)
+                ups, _ = _added(w, x, gain, start + column, square, DEPTH, NORM, BK)
                 second += ups
             square = squares
     found, up = tl.sum(total, 1), tl.sum(second, 1)
     scale = 1.0 / tl.sqrt(tl.sum(square, 0) / DEPTH + eps) if NORM else 1.0
-    _finished(
-        found * scale, up * scale, row, row, scales, bias, residual, out, row < ROWS, ROWS, GATED, ADD, BIAS, BITS
-    )
-
-
-@triton.jit
-def _finished(
-    found, up, row, place, scales, bias, residual, out, inside, ROWS: tl.constexpr, GATED: tl.constexpr,
-    ADD: tl.constexpr, BIAS: tl.constexpr, BITS: tl.constexpr,
-):  # fmt: skip
-    """Scale, bias, gate and residual, and the sums are stored at `place`."""
-    known = row < ROWS
-    if BITS == 8:
-        found *= tl.load(scales + row, mask=known, other=0.0)
-        if GATED:
-            up *= tl.load(scales + ROWS + row, mask=known, other=0.0)
-    if BIAS:
-        found += tl.load(bias + row, mask=known, other=0.0).to(tl.float32)
-    if GATED:
-        found = found * tl.sigmoid(found) * up
-    if ADD:
-        found += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + place, found.to(out.dtype.element_ty), mask=inside)
+    finished(found * scale, up * scale, row, row, scales, bias, residual, out, row < ROWS, ROWS, GATED, ADD, BIAS, 0)
 
 
 @triton.jit
@@ -241,7 +198,7 @@ def _matrix(
         second *= scale[None, :]
     inside = (row < ROWS)[:, None] & (token < TOKENS)[None, :]
     place = token[None, :].to(tl.int64) * ROWS + row[:, None]
-    _finished(total, second, row[:, None], place, scales, bias, residual, out, inside, ROWS, GATED, ADD, BIAS, BITS)
+    finished(total, second, row[:, None], place, scales, bias, residual, out, inside, ROWS, GATED, ADD, BIAS, BITS)
 
 
 @dataclass(frozen=True)
@@ -282,11 +239,24 @@ def product(
         bias if bias is not None else x, residual if residual is not None else x, out, norm.eps if norm else 0.0,
     )  # fmt: skip
     flags = {"ROWS": rows, "DEPTH": depth, "NORM": norm is not None, "GATED": gated, "ADD": residual is not None}
-    flags |= {"BIAS": bias is not None, "BITS": matrix.bits, "BLOCK": matrix.block}
-    if tokens == 1:
-        shape = vector_tile(matrix.bits, rows, depth, gated)
-        _vector[(triton.cdiv(rows, shape["BN"]),)](*given, **flags, **shape, **early(soon))
-    else:
+    flags |= {"BIAS": bias is not None, **early(soon)}
+    packed = {"BITS": matrix.bits, "BLOCK": matrix.block}
+    if tokens > 1:
         shape = matrix_tile(matrix.bits, rows, depth, gated, tokens, x.element_size())
-        _matrix[(triton.cdiv(rows, shape["BN"]),)](*given, **flags, TOKENS=tokens, **shape, **early(soon))
+        _matrix[(triton.cdiv(rows, shape["BN"]),)](*given, **flags, **packed, TOKENS=tokens, **shape)
+    elif not matrix.bits:
+        shape = vector_tile(rows, depth, gated)
+        _vector[(triton.cdiv(rows, shape["BN"]),)](*given, **flags, **shape)
+    elif depth > DEEP:
+        shape = deep_tile(matrix.bits)
+        deep[(triton.cdiv(rows, shape["BN"]),)](*given, **flags, **packed, **shape)
+    else:
+        shape = flat_tile(matrix.bits, rows, depth, gated, _multiprocessors(x.device))
+        flat[(shape["PROGRAMS"],)](*given, **flags, **packed, **shape)
     return out
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    """Of a GPU; the interpreter has two, so that its programs too take turns."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2

@@ -6,11 +6,9 @@ DEEP, WIDE = 4096, 16384
 """From this depth on a loop over the depth pays; from so many rows on it is the last product of a model."""
 
 
-def vector_tile(bits: int, rows: int, depth: int, gated: bool) -> dict[str, int]:
-    """One row of inputs: BN rows of the matrix a program, read BK numbers at a time; few rows, so all have some."""
-    if bits:
-        rows_each, deep, warps, stages = _packed(bits, depth, gated)
-    elif depth >= DEEP:
+def vector_tile(rows: int, depth: int, gated: bool) -> dict[str, int]:
+    """One row and plain numbers: BN rows of the matrix a program, read BK at a time; few rows, so all have some."""
+    if depth >= DEEP:
         rows_each, deep, warps, stages = (16, 256, 4, 4) if rows > depth and not gated else (8, 512, 4, 4)
     elif depth > 1024:
         rows_each, deep, warps, stages = 4, 2048, 8, 1
@@ -19,18 +17,32 @@ def vector_tile(bits: int, rows: int, depth: int, gated: bool) -> dict[str, int]
     return {"BN": rows_each, "BK": min(deep, triton.next_power_of_2(depth)), "STAGES": stages, "num_warps": warps}
 
 
-PACKED = {
-    (8, False): (8, 1024, 4, 3), (8, True): (4, 2048, 4, 1), (4, False): (8, 4096, 4, 1), (4, True): (4, 4096, 4, 1),
-}  # fmt: skip
-"""Of deep matrices with 8 and 4 bits, without and with a gate."""
-LONG = {8: (8, 1024, 4, 3), 4: (8, 2048, 4, 1)}
-"""Of those that are too deep to be read at once."""
+HELD, TURNS_HELD = 16, 8
+"""How many pieces of 16 bytes a thread reads ahead where a program has one tile, and where it takes turns."""
+RESIDENT = 4
+"""Programs that a multiprocessor runs at once."""
 
 
-def _packed(bits: int, depth: int, gated: bool) -> tuple[int, int, int, int]:
-    if depth > DEEP:
-        return LONG[bits]
-    return PACKED[bits, gated] if depth == DEEP else (4, DEEP, 4, 1)
+def flat_tile(bits: int, rows: int, depth: int, gated: bool, multiprocessors: int) -> dict[str, int]:
+    """One row and whole numbers, all inputs at once; programs take turns where there is more than all can hold."""
+    wide = max(triton.next_power_of_2(depth), 128 // bits)
+    pieces = wide * bits // 128
+    warps = min(4, max(1, pieces // 32))
+    each = max(1, pieces // (32 * warps)) * (2 if gated else 1)
+    programs = RESIDENT * multiprocessors
+    most = HELD // each
+    if triton.cdiv(rows, most) > programs:
+        most = TURNS_HELD // each
+    while most > 1 and triton.cdiv(rows, most) < 2 * multiprocessors:
+        most //= 2
+    blocks = triton.cdiv(rows, most)
+    turns = triton.cdiv(blocks, programs)
+    return {"BN": most, "BK": wide, "PROGRAMS": triton.cdiv(blocks, turns), "num_warps": warps}
+
+
+def deep_tile(bits: int) -> dict[str, int]:
+    """One row and whole numbers of a matrix that is too deep to be met at once."""
+    return {"BN": 8, "BK": 2048, "num_warps": bits // 2}
 
 
 def matrix_tile(bits: int, rows: int, depth: int, gated: bool, tokens: int, size: int) -> dict[str, int]:

@@ -2,9 +2,9 @@
 
 import triton
 
-from engine.kernels import argmax, decode_attention, skinny
+from engine.kernels import argmax, decode_attention, skinny, whole
 from engine.kernels.matrix import BITS
-from engine.kernels.tiling import matrix_tile, vector_tile
+from engine.kernels.tiling import deep_tile, flat_tile, matrix_tile, vector_tile
 from tests.engine.kernel_builds import build
 
 SINGLES = dict.fromkeys(("cosines", "sines", "parts", "peaks", "totals"), "*fp32") | {"scale": "fp32"}
@@ -25,14 +25,18 @@ def attention(number: str, tokens: int, group: int, size: int, splits: int, norm
 
 
 def products(kind: str, gated: bool, early: bool) -> None:
-    """One row and eight, of a small model's widths."""
+    """One row and eight, of a small model's widths; packed, also one so deep that it is met in parts."""
     bits = BITS[kind]
     packed = {"weight": "*i32", "scales": "*fp32" if bits == 8 else "*bf16"} if bits else {}
     kinds = dict.fromkeys(("x", "gain", "weight", "scales", "bias", "residual", "out"), "*bf16") | packed
-    given = {"ROWS": 96, "DEPTH": 576, "NORM": True, "GATED": gated, "ADD": not gated, "BIAS": False, "BITS": bits}
-    given |= {"BLOCK": 64 if bits else 0, "PDL": early}
-    one, several = vector_tile(bits, 96, 576, gated), matrix_tile(bits, 96, 576, gated, 8, 2)
-    for kernel, tile in ((skinny._vector, one), (skinny._matrix, several | {"TOKENS": 8})):
+    given = {"ROWS": 96, "DEPTH": 576, "NORM": True, "GATED": gated, "ADD": not gated, "BIAS": False, "PDL": early}
+    whole_numbers = {"BITS": bits, "BLOCK": 64 if bits else 0}
+    several = {**whole_numbers, **matrix_tile(bits, 96, 576, gated, 8, 2), "TOKENS": 8}
+    cases = [(skinny._matrix, several), (skinny._vector, vector_tile(96, 576, gated))]
+    if bits:
+        turns = flat_tile(bits, 96, 576, gated, 1)
+        cases[1:] = [(whole.flat, whole_numbers | turns), (whole.deep, whole_numbers | deep_tile(bits))]
+    for kernel, tile in cases:
         build(kernel, "bf16", kinds, **given, **{name: value for name, value in tile.items() if name != "num_warps"})
 
 
