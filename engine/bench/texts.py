@@ -23,7 +23,7 @@ SEVERAL = [
 ]  # fmt: skip
 SYSTEM = f"You answer questions about the sea and its lights. {PROMPT} hundred years. Be brief and kind. " * 2
 LONG = " ".join([PROMPT] * 7)
-TOKENS = 48
+TOKENS = 24
 PLAIN = {"prompts": [PROMPT], "max_new_tokens": TOKENS, "chat": False}
 WORKLOADS: dict[str, dict[str, Any]] = {
     "speculation": {"prompts": [REPEAT], "max_new_tokens": TOKENS},
