@@ -11,8 +11,9 @@ from engine.decode.stepper import Stepper
 from engine.kernels.skinny import SKINNY
 
 LONGEST = 512
-"""Tokens of prompts that are recorded: launching their kernels takes 16 to 19 ms, and of an 8B shape so many as long.
-Of packed weights SKINNY at most: from there on all of them are unpacked, which a recording would hold memory for."""
+"""Tokens of prompts that are recorded: launching their kernels takes 16 to 19 ms, and a GPU computes about as long with
+so many of an 8B shape (8 TFLOP, reckoned and not measured). Of packed weights SKINNY at most: beyond, all of them are
+unpacked, which a recording would hold memory for."""
 
 
 def recorded_width(rows: int, tokens: int, packed: bool) -> int | None:
