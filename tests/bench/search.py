@@ -33,6 +33,7 @@ OVER = (
 GOALS: dict[str, tuple[str, tuple[str, ...]]] = {
     "fastest": (SPEED, ()),
     "fastest in 900 MB, KL up to 0.02": (SPEED, ("peak<=900MB", "kl<=0.02")),
+    "fastest in 1 GB, KL up to 0.02, first token in 500 ms": (SPEED, ("peak<=1GB", "kl<=0.02", "ttft<=500ms")),
     "least memory, KL up to 0.02": ("peak", ("kl<=0.02",)),
     "first token soonest": ("ttft_ms", ("kl<=0.02",)),
 }

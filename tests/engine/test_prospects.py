@@ -63,6 +63,7 @@ FORETOLD = {
 GOALS = [
     ("output_tok_per_s", ()),
     ("output_tok_per_s", ("peak<=900MB", "kl<=0.02")),
+    ("output_tok_per_s", ("peak<=1GB", "kl<=0.02", "ttft<=500ms")),
     ("peak", ("kl<=0.02",)),
     ("ttft_ms", ("kl<=0.02",)),
 ]
@@ -136,12 +137,15 @@ def test_what_is_foretold_comes_first_and_what_would_break_a_limit_does_not(monk
 
 def test_what_fails_puts_off_everything_like_it(monkeypatch):
     monkeypatch.setattr(prospects, "foretold", nothing)
-    search = Search(experiment(), [], CHOICES)
     base = completed(CHOICES, {})
     failing = completed(CHOICES, {"lane.opts.precision.dtype": "bfloat16"})
+    weighed = Prospects(Search(experiment(), [], CHOICES))
+    assert weighed.best([(failing, Outcome(FAILED, "It broke."))]) is None  # nothing is known yet: Optuna's turn
     rows = [(base, outcome(base)), (failing, Outcome(FAILED, "It broke."))]
-    assert "bfloat16" not in named(Prospects(search).best(rows))
-    assert Prospects(search).best(rows[1:]) is None  # nothing is known yet: Optuna's turn
+    for _ in range(10):
+        values = weighed.best(rows)
+        assert "bfloat16" not in named(values)
+        rows.append((values, Outcome(REFUSED, "It does not fit.")))
 
 
 def test_what_was_refused_while_loading_is_not_asked_for_again(monkeypatch):
@@ -181,6 +185,14 @@ def test_effects_add_up_and_a_foretold_gain_is_half_believed():
     assert [one.mean for one in told_twice] == pytest.approx([0.5, 0.0], abs=0.01)
     heard = [*alone[:1], (alone[1][0], 1.0)]  # it came true whole: the next is believed more
     assert beliefs(choices, heard, [alone[2][0]], [3.0, 4.0, 4.0])[0].mean > 0.52
+
+
+def test_what_two_do_only_together_is_put_down_to_neither():
+    choices = [Choice(name, (False, True)) for name in "abc"]
+    rows = [({name: name in on for name in "abc"}, gain) for on, gain in (("", 0.0), ("a", 0), ("b", 0), ("ab", 0.4))]
+    several = [{name: name in on for name in "abc"} for on in ("c", "ac", "abc")]
+    without, one, both = (belief.mean for belief in beliefs(choices, rows, several, [None] * 7))
+    assert one == pytest.approx(without, abs=0.03) and both > without + 0.3
 
 
 def test_an_expected_gain_is_what_lies_above_the_best():
