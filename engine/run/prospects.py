@@ -25,6 +25,8 @@ LOST = 1.0
 """How much worse than the worst so far a configuration that failed counts, as a logarithm."""
 TINY = 1e-300
 """Still has a logarithm."""
+NIL = 1e-4
+"""Smaller figures count as this: a loss of none at all has no logarithm, and a smaller one is as good as none."""
 
 Row = tuple[Values, Outcome]
 Scale = Callable[[float], float]
@@ -115,10 +117,11 @@ class Prospects:
     def _reached(self, found: Outcome) -> float | None:
         """The logarithm of what is to be made best, of which more is better; None where it is not known."""
         value = found.value(self.search.axis)
-        return self._scale(value) if found.state == DONE and value else None
+        known = found.state == DONE and value is not None and (value > 0 or self.sign < 0)
+        return self._scale(value) if known else None
 
     def _scale(self, value: float) -> float:
-        return self.sign * log(value)
+        return self.sign * log(max(value, NIL))
 
 
 def improvement(expected: NormalDist, best: float) -> float:
