@@ -164,11 +164,12 @@ def _gpu_tests() -> list[str]:
 
 
 def chosen(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
-    """Those whose names begin with one of `names`; all where none is given. Raises Refusal for one that means none."""
+    """Those whose names begin with one of `names`, in that order; all where none is given. Raises Refusal for one that means none."""
     for name in names:
         if not any(part.name.startswith(name) for part in parts):
             raise Refusal(f"No part is called {name}.", f"There are {', '.join(part.name for part in parts)}.")
-    return [part for part in parts if not names or part.name.startswith(tuple(names))]
+    asked = (part for name in names for part in parts if part.name.startswith(name))
+    return list(dict.fromkeys(asked)) if names else list(parts)
 
 
 def conduct(parts: Sequence[Part], minutes: float, report: Report) -> bool:
