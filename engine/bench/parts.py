@@ -164,12 +164,15 @@ def _gpu_tests() -> list[str]:
 
 
 def chosen(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
-    """Those whose names begin with one of `names`, in that order; all where none is given. Raises Refusal for one that means none."""
+    """Those whose names begin with one of `names`, in that order; all where none is given.
+
+    Raises Refusal for a name that means none.
+    """
     for name in names:
         if not any(part.name.startswith(name) for part in parts):
             raise Refusal(f"No part is called {name}.", f"There are {', '.join(part.name for part in parts)}.")
-    asked = (part for name in names for part in parts if part.name.startswith(name))
-    return list(dict.fromkeys(asked)) if names else list(parts)
+    asked = {part.name: part for name in names or [""] for part in parts if part.name.startswith(name)}
+    return list(asked.values())
 
 
 def conduct(parts: Sequence[Part], minutes: float, report: Report) -> bool:
