@@ -12,7 +12,7 @@ from components.controls import OFF, control, value
 from engine.measure.machine import machine
 from engine.part import Part
 from engine.refusal import Refusal
-from engine.registry import GROUPS, backends, optimizations
+from engine.registry import ALSO, GROUPS, backends, optimizations
 from engine.spec import MAX_LANES, Experiment, Lane, plan_for
 
 LETTERS = string.ascii_uppercase
@@ -127,6 +127,7 @@ def _family(group: str, values: Values) -> dict[str, Component]:
     with gr.Group(elem_classes=["family", f"family-{group.replace(' ', '-')}"]):
         count = f"<small>{more}</small>" if more else ""
         title = f'<h4><label><input type="checkbox" class="fold" /><span>{escape(group)}</span>{count}</label></h4>'
+        title += f"<p class='also'>= {ALSO[group]}</p>" if group in ALSO else ""
         gr.HTML(title, elem_classes=["group-title", "" if more else "whole"])
         for name, part in parts.items():
             made |= _optimization(name, part, values)

@@ -5,7 +5,7 @@ from html import escape
 import gradio as gr
 
 from engine.part import Part
-from engine.registry import GROUPS, backends, optimizations
+from engine.registry import ALSO, GROUPS, backends, optimizations
 
 ON_LOAD = """
 const base = window.gradio_config.root + "/pitlane/";
@@ -30,7 +30,8 @@ def lessons() -> gr.HTML:
 
 def _group(title: str, members: list[tuple[str, type[Part]]]) -> str:
     told = "".join(_lesson(*member) for member in members)
-    return f"<div class='{title.replace(' ', '-')}'><h3>{escape(title)}</h3>{told}</div>"
+    also = f" <small>= {ALSO[title]}</small>" if title in ALSO else ""
+    return f"<div class='{title.replace(' ', '-')}'><h3>{escape(title)}{also}</h3>{told}</div>"
 
 
 def _lesson(name: str, part: type[Part]) -> str:

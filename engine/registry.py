@@ -16,6 +16,8 @@ from engine.part import Part
 
 GROUPS = ("quantization", "kv cache", "speculation", "parallelism", "fusion", "attention")
 """The families of optimizations in the order in which people meet them."""
+ALSO = {"speculation": "speculative decoding"}
+"""What a family is called elsewhere, where that is another name."""
 LAB_GROUPS = ("loop tiling", "attention", "parallelism")
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from engine.measure.metrics import output_tok_per_s, percentile, requests_per_s
+from engine.measure.acceptance import speculation
+from engine.measure.metrics import guesses_right, output_tok_per_s, percentile, requests_per_s
 from engine.measure.timeline import RequestLine, Timeline
 
 Values = Callable[[Timeline], list[float]]
@@ -81,6 +82,12 @@ def total_tok_per_s(line: Timeline) -> float | None:
     return rate + sum(one.prompt_tokens for one in answered(line)) / took if took and rate else None
 
 
+def drafts_only(line: Timeline) -> float | None:
+    """1 + accepted / drafts: the tokens of a step in which something was guessed."""
+    found = speculation([line])
+    return found and found["acceptance_length"]
+
+
 def mean(values: Values) -> Callable[[Timeline], float | None]:
     return lambda line: fmean(found) if (found := values(line)) else None
 
@@ -104,6 +111,7 @@ CHUNKED = (
     "Counts chunks, not tokens: several tokens of a speculative step are one chunk, so it is longer than our gap, "
     "which shares a step's time among its tokens."
 )
+UNGUESSED = "Counts only steps with a draft; ours counts those in which nothing was guessed as one token."
 ALL_IN = "Divides by all n tokens and counts from the request's start, so the first token's wait is part of it."
 AS_TPOT = "What AIPerf calls inter token latency is our TPOT, a mean for each request; our gaps are single ones."
 SCHEDULED = "Counts from when the request was scheduled; ours does too where requests arrive by the clock."
@@ -116,6 +124,8 @@ VLLM = Dialect("vLLM (vllm bench serve)", "vLLM, vllm/benchmarks/serve.py", (
     *spread("TPOT (excl. 1st token)", "ms", "tpot_ms", "(E2EL - TTFT) / (n - 1), over requests.", later_tokens),
     *spread("ITL", "ms", "itl_p50_ms", "Every gap between two chunks, pooled over requests.", chunks, CHUNKED),
     *spread("E2EL", "ms", "e2e_ms", "Last chunk - sent.", latencies),
+    Term("Acceptance rate", "%", "acceptance_percent", "Accepted tokens / draft tokens.", guesses_right),
+    Term("Acceptance length", "tokens", "tokens_per_step", "1 + accepted tokens / drafts.", drafts_only, UNGUESSED),
 ))  # fmt: skip
 AIPERF = Dialect("AIPerf", "NVIDIA AIPerf, metrics reference", (
     Term("Time to First Token (avg)", "ms", "ttft_ms", "First response with content - start.", mean(first_tokens)),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
+from engine.measure.acceptance import speculation
 from engine.measure.timeline import Timeline
 
 MIN_P99_SAMPLES = 100
@@ -15,7 +16,8 @@ MIN_P90_REQUESTS = 10
 class Metric:
     """One row of the table: read from one turn, or over several; None where the timelines do not say.
 
-    Over several turns a metric is the median of theirs, unless it is `pooled` from all of their samples.
+    Over several turns a metric is the median of theirs, unless it is `pooled` from all of their samples. One that is
+    not `timed` counts tokens, so that other programs cannot change it.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Metric:
     definition: str
     turn: Callable[[Timeline], float | None] | None = None
     pooled: Callable[[list[Timeline]], float | None] | None = None
+    timed: bool = True
 
     def read(self, line: Timeline) -> float | None:
         return self.turn(line) if self.turn else self.over([line])
@@ -91,10 +94,19 @@ def decode_tok_per_s(line: Timeline) -> float | None:
 
 
 def acceptance(line: Timeline) -> float | None:
-    """Output tokens in each engine step and request after the first token: 1 without speculation."""
+    """Output tokens in each engine step and request after the first token; None without speculation.
+
+    Requests weigh by their steps. A step in which nothing was guessed counts as well, with its one token.
+    """
     steps = sum(len(r.steps) - 1 for r in line.requests.values() if r.steps)
     tokens = sum(len(r.tokens) - 1 for r in line.requests.values() if r.tokens)
     return tokens / steps if steps and (line.drafted or line.accepted) else None
+
+
+def guesses_right(line: Timeline) -> float | None:
+    """Accepted / drafted, in percent; None without guesses, or where an engine does not tell them."""
+    found = speculation([line])
+    return found and found["acceptance_rate"] and 100 * found["acceptance_rate"]
 
 
 def ttft_p90_ms(line: Timeline) -> float | None:
@@ -188,6 +200,13 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("in_flight", "Requests in a step (in flight)", "requests", "higher",
            "Requests that receive a token in one step of the engine, mean over the steps.", in_flight),
     Metric("reused_percent", "Prompt reused (hit rate)", "%", "higher",
-           "Prompt tokens whose keys and values were copied from an earlier request, of all prompt tokens.", reused),
+           "Prompt tokens whose keys and values were copied from an earlier request, of all prompt tokens.", reused,
+           timed=False),
+    Metric("tokens_per_step", "Tokens a step (acceptance length)", "tokens", "higher",
+           "Tokens that a step gave a request after its first one: the right guesses and the model's own token (the "
+           "bonus token), as in papers on speculative decoding. vLLM's mean acceptance length, 1 + accepted / drafts, "
+           "leaves out steps in which nothing was guessed; here they count as 1.", acceptance, timed=False),
+    Metric("acceptance_percent", "Guesses right (acceptance rate)", "%", "higher",
+           "Guessed tokens that were kept, of all that were guessed: accepted / drafted.", guesses_right, timed=False),
 )}  # fmt: skip
 """What charts, tables, the command line, exports and verdicts walk; the first is the headline."""

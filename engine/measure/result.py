@@ -12,7 +12,7 @@ from engine.measure.energy import energy
 from engine.measure.fate import apart, fate, fault, parting
 from engine.measure.fit import foreseen
 from engine.measure.memory_parts import stack
-from engine.measure.metrics import METRICS, Metric, acceptance, itl_ms
+from engine.measure.metrics import METRICS, Metric, itl_ms
 from engine.measure.occupancy import occupancy
 from engine.measure.prices import cost
 from engine.measure.quality import price
@@ -138,7 +138,6 @@ def _round(line: Timeline) -> dict[str, Any]:
         "queue_peak": line.queue,
         "drafted": line.drafted if line.drafted >= line.accepted else None,  # generate does not tell its guesses
         "accepted": line.accepted,
-        "tokens_per_step": acceptance(line),
         "speculation": speculation([line]),
     }
 

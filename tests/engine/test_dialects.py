@@ -41,6 +41,15 @@ def test_a_speculative_step_is_counted_by_its_token_ids_and_not_as_a_chunk():
     assert said("aiperf", line)["Inter Chunk Latency (avg)"] == pytest.approx(300)
 
 
+def test_vllm_counts_only_steps_with_a_draft_in_its_acceptance_length():
+    """Two steps with guesses give three tokens each, and one without gives one."""
+    line = guessing()
+    line.see(Step(1.1, (0,), ((8,),)))
+    theirs = said("vllm", line)
+    assert theirs["Acceptance length"] == pytest.approx(3) and theirs["Acceptance rate"] == pytest.approx(100 * 4 / 6)
+    assert METRICS["tokens_per_step"].read(line) == pytest.approx(7 / 3)
+
+
 def test_guidellm_counts_the_first_token_into_its_time_per_token():
     theirs = said("guidellm", guessing())
     assert theirs["Time per output token (median)"] == pytest.approx(1000 / 7)

@@ -55,6 +55,19 @@ def test_guesses_are_counted_by_their_place_in_the_draft():
     assert found["accepted_by_position"] == pytest.approx([2 / 3, 1 / 2, 0, 0])
 
 
+def test_requests_that_guess_weigh_by_their_steps():
+    """One request: 4 tokens in one step, 3 of 3 right. The other: 2 in two steps, 0 of 2 right and nothing guessed."""
+    events = [
+        Request(0.0, 0, 4), Step(0.1, (0,), ((1,),)), Step(0.2, (0,), ((2, 3, 4, 5),), drafted=3, accepted=3),
+        Request(0.2, 1, 4), Step(0.3, (1,), ((1,),)), Step(0.4, (1,), ((2,),), drafted=2), Step(0.5, (1,), ((3,),)),
+    ]  # fmt: skip
+    found = line(*events)
+    assert METRICS["tokens_per_step"].read(found) == pytest.approx(6 / 3), "not the mean of 4 and 1"
+    assert METRICS["acceptance_percent"].read(found) == pytest.approx(60)
+    assert speculation([found])["acceptance_length"] == pytest.approx(1 + 3 / 2), "a step without guesses is left out"
+    assert METRICS["tokens_per_step"].read(plain()) is METRICS["acceptance_percent"].read(plain()) is None
+
+
 def test_guesses_that_nobody_counted_are_unknown_and_not_zero():
     untold = line(Request(0.0, 0, 4), Step(0.1, (0,), ((1,),)), Step(0.2, (0,), ((2, 3),), accepted=1))
     found = speculation([untold])

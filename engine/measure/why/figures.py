@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from engine.measure.metrics import METRICS
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -13,9 +15,9 @@ class Figure:
 
 FIGURES = {
     "step_ms": Figure("a step", "ms", "How long one step of the engine took: time per token times tokens in a step."),
-    "tokens_per_step": Figure("tokens a step", "", "Tokens that a step gave a request, after its first token."),
+    "tokens_per_step": Figure("tokens a step", "", f"Acceptance length. {METRICS['tokens_per_step'].definition}"),
     "draft_ms": Figure("guessing", "ms", "Time that the draft took in a step in which it was asked."),
-    "acceptance_rate": Figure("guesses right", "%", "Guessed tokens that were kept, of all that were guessed."),
+    "acceptance_rate": Figure("guesses right", "%", f"Acceptance rate. {METRICS['acceptance_percent'].definition}"),
     "bytes": Figure("read in a step", "bytes", "Weights, keys and values that one decode step reads."),
     "share": Figure("of the ceiling", "%", "The speed reached, of what this machine's bandwidth and arithmetic allow."),
     "difference_share": Figure("of the difference", "%", "How much of the difference between the lanes lies there."),
