@@ -6,7 +6,10 @@ import gradio as gr
 from gradio.themes.utils.fonts import LocalFont
 
 STATIC = Path(__file__).parent / "static"
-SHEETS = ("page.css", "stage.css", "replay.css", "lab.css", "explore.css", "path.css", "workshop.css", "public.css")
+SHEETS = (
+    *("page.css", "slider.css", "stage.css", "replay.css", "lab.css", "explore.css", "path.css", "workshop.css"),
+    "public.css",
+)
 FIGURE_AXIS = {"zeroline": False, "fixedrange": True, "tickfont": {"size": 11}, "automargin": True}
 FIGURE_FONT = {"family": "IBM Plex Sans, system-ui, sans-serif", "size": 11}
 """What every plotly figure of studies and labs shares; colours come from CSS variables in the browser."""

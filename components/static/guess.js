@@ -2,6 +2,10 @@
 
 import { make } from "./units.js";
 
+const TICKS = { "×": [1, 2, 4, 8, 16], "%": [50, 100, 200] };
+const NOTHING = { "×": [1, "no gain"], "%": [100, "no change"] };
+const CROWDED = 0.11; // of the track: a tick nearer to an end stands for it
+const OPEN = "Not yet guessed";
 const WORDS = { faster: "Faster", same: "Equally fast", slower: "Slower" };
 
 // A guess as people read it.
@@ -15,6 +19,20 @@ function answers(lesson) {
   return `A number from ${worded(lesson, lesson.low)} to ${worded(lesson, lesson.high)}`;
 }
 
+// What stands under the track: its ends, and between them round figures, with the one that means nothing gained.
+function ticks({ low, high, unit }) {
+  const share = (value) => (value - low) / (high - low);
+  const between = TICKS[unit].filter((value) => value > low && value < high);
+  const ends = [low, high].filter((end) => !between.some((value) => Math.abs(share(value) - share(end)) < CROWDED));
+  const [same, means] = NOTHING[unit];
+  const marks = [...ends, ...between].flatMap((value) => {
+    const place = `left: ${(100 * share(value)).toFixed(2)}%`;
+    const moved = `${place}; transform: translateX(-${share(value) < CROWDED ? 0 : share(value) > 1 - CROWDED ? 100 : 50}%)`;
+    return [make("i", { style: place }), make("span", { style: moved }, unit === "%" ? `${value} %` : `${value}${unit}`, value === same ? make("small", {}, means) : null)];
+  });
+  return make("div", { class: "ticks", "aria-hidden": "true" }, ...marks);
+}
+
 export class Asking {
   // `commit(guess)` is called once the reader has chosen and pressed the button named `label`.
   constructor(lesson, label, commit) {
@@ -23,14 +41,16 @@ export class Asking {
     this.answer = lesson.choices.length ? this.words() : this.slider();
     this.problem = make("p", { class: "problem", role: "alert", hidden: true });
     this.range = make("p", { class: "range", hidden: true }, answers(lesson));
-    this.box = make("div", { class: "asking" }, this.answer, this.range, make("div", { class: "go" }, this.button, this.problem));
+    this.hint = make("p", { class: "hint" }, lesson.choices.length ? "Choose your guess." : "Drag the dot to your guess, or move it with the arrow keys.");
+    this.box = make("div", { class: "asking" }, this.answer, this.range, make("div", { class: "go" }, this.hint, this.button, this.problem));
     this.choose(null);
   }
 
   slider() {
     const { low, high, step, unit, ask } = this.lesson;
     const input = make("input", { type: "range", min: low, max: high, step, value: (low + high) / 2, "aria-label": ask });
-    const value = make("output", {}, "?");
+    const value = make("output", {}, OPEN);
+    input.ariaValueText = OPEN;
     const taken = () => {
       this.choose(Number(input.value));
       value.textContent = input.ariaValueText = worded(this.lesson, this.guess);
@@ -40,8 +60,7 @@ export class Asking {
       input.value = guess;
       value.textContent = worded(this.lesson, guess);
     };
-    const ends = make("div", { class: "ends" }, make("span", {}, worded({ unit }, low)), make("span", {}, worded({ unit }, high)));
-    return make("fieldset", { class: "slider" }, make("legend", {}, ask), make("div", { class: "thumb" }, input, ends), value);
+    return make("fieldset", { class: "slider" }, make("legend", {}, ask), make("div", { class: "thumb" }, input, ticks({ low, high, unit })), value);
   }
 
   words() {
@@ -55,21 +74,23 @@ export class Asking {
 
   choose(guess) {
     this.guess = guess;
-    this.button.disabled = guess === null;
-    this.button.textContent = guess === null ? "First, commit to a guess" : `${this.label} ${worded(this.lesson, guess)}`;
+    this.button.disabled = this.button.hidden = guess === null;
+    this.hint.hidden = guess !== null;
+    this.box.toggleAttribute("data-open", guess === null);
+    this.button.textContent = guess === null ? this.label : `${this.label} ${worded(this.lesson, guess)}`;
   }
 
   // What is committed can be looked at and no longer changed.
   lock(guess) {
     this.put(guess);
-    this.answer.disabled = true;
-    this.button.hidden = true;
+    this.choose(guess);
+    this.answer.disabled = this.button.hidden = true;
     this.box.dataset.locked = "";
   }
 
   // Too late, or not for this reader: only the question stays.
   close() {
-    this.answer.disabled = this.button.hidden = true;
+    this.answer.disabled = this.button.hidden = this.hint.hidden = true;
     this.range.hidden = false;
     this.box.dataset.closed = "";
   }
