@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from components.theme import FIGURE_AXIS, FIGURE_FONT
-from engine.labs import Values, fits, size
+from engine.labs import Values, fits, short, size
 
 COLOURS = ("--lane-1", "--lane-3", "--lane-2", "--gain", "--lane-0", "--loss")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -76,9 +76,7 @@ def _tick(count: int) -> str:
 
 
 def _short(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if value >= 20 else f"{value:.1f}"
+    return "" if value is None else short(value)
 
 
 def _hover(point: Values | None, shape: Values, caches: dict[str, int]) -> str:

@@ -147,12 +147,27 @@ class Lab(Part):
         return points
 
     def best(self, points: list[Values]) -> Values | None:
-        """The candidate with the best first value; of those that the spread cannot tell from it, the smallest."""
+        """The candidate with the best first value: the cell that the picture frames and the sentence names."""
+        return next(iter(self.equals(points)), None)
+
+    def equals(self, points: list[Values]) -> list[Values]:
+        """The best candidate, and after it those that the spread of their times cannot tell from it."""
         value, sign = self.shown[0].key, 1 if self.lower else -1
         ranked = sorted((one for one in points if one.get(value) is not None and self.competes(one)),
-                        key=lambda one: sign * one[value])  # fmt: skip
-        equals = [one for one in ranked if one["low"] <= ranked[0]["high"]]
-        return min(equals, key=lambda one: one.get("bytes", 0), default=None)
+                        key=lambda one: (sign * one[value], one.get("bytes", 0)))  # fmt: skip
+        return [one for one in ranked if one["low"] <= ranked[0]["high"]]
+
+    def tied(self, points: list[Values]) -> str:
+        """The sentence that names the figures which are the same within the noise; empty where one is best alone."""
+        axis, alike = self.shown[0], self.equals(points)
+        figures = dict.fromkeys(short(one[axis.key]) for one in alike)
+        if len(alike) < 2:
+            return ""
+        first, *_, last = [*figures, *figures]
+        span = f"{first} to {last}" if len(figures) > 1 else first
+        return (
+            f"Within the noise that is no better than {_others(len(alike) - 1)}: {span} {axis.unit} are the same here."
+        )
 
     def competes(self, point: Values) -> bool:
         return True
@@ -204,6 +219,15 @@ def middle(values: Iterable[float], share: float = 0.5) -> float:
 def apart(quick: Values, slow: Values) -> bool:
     """Whether one point is truly faster: by a tenth at least, and the middle halves of their times do not meet."""
     return slow["seconds"] > NOTABLE * quick["seconds"] and slow["low"] > quick["high"]
+
+
+def short(value: float) -> str:
+    """A measured value as pictures and sentences give it alike: whole from 20 on, else with one decimal."""
+    return f"{value:,.0f}" if value >= 20 else f"{value:.1f}"
+
+
+def _others(count: int) -> str:
+    return "one other" if count == 1 else f"{count} others"
 
 
 def size(count: float) -> str:

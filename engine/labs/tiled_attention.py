@@ -16,6 +16,7 @@ from engine.labs import (
     fits,
     has_gpu,
     ladder,
+    short,
     size,
     times,
     uncompiled,
@@ -121,6 +122,7 @@ class TiledAttention(Lab):
             return "Not enough was measured to compare tiles with the whole matrix."
         untiled, caches = known["untiled"], facts.get("caches", {})
         parts = [self._headline(best, untiled, known.get("library"))]
+        parts += filter(None, [self.tied(points)])
         if untiled.get("extra_bytes") and "extra_bytes" in best:
             kept = f"{size(best['extra_bytes'])}" if best["extra_bytes"] >= 2**20 else "less than 1 MB"
             parts.append(f"It takes {kept} of extra memory, the whole matrix {size(untiled['extra_bytes'])}.")
@@ -138,7 +140,7 @@ class TiledAttention(Lab):
 
     def _headline(self, best: Values, untiled: Values, library: Values | None) -> str:
         text = (
-            f"Best: {best['keys']:,} keys for {best['queries']} queries at once, {best['ms']:.1f} ms, "
+            f"Best: {best['keys']:,} keys for {best['queries']} queries at once, {short(best['ms'])} ms, "
             f"{times(untiled['seconds'] / best['seconds'])} as fast as writing out all scores"
         )
         return text + (f" and {times(library['seconds'] / best['seconds'])} as fast as SDPA." if library else ".")

@@ -19,6 +19,7 @@ from engine.labs import (
     has_gpu,
     ladder,
     middle,
+    short,
     size,
     times,
     uncompiled,
@@ -117,7 +118,7 @@ class TiledProduct(Lab):
         if not best or "untiled" not in known:
             return "Not enough was measured to compare tiles with the untiled loop."
         untiled = known["untiled"]
-        said = [self._headline(best, untiled, known.get("library"))]
+        said = [self._headline(best, untiled, known.get("library")), self.tied(points)]
         said += [self._cache(points, best, facts.get("caches", {}))] if apart(best, untiled) else [
             f"All {size(self.rows * self.depth * 4)} of W stay in the cache here, so a tile brings nothing."
             if fits(self.rows * self.depth * 4, facts.get("caches", {})) != "memory"
@@ -128,7 +129,7 @@ class TiledProduct(Lab):
     def _headline(self, best: Values, untiled: Values, library: Values | None) -> str:
         tile = f"{best['rows']:,} rows and {best['tokens']} token{'s' * (best['tokens'] > 1)} at once"
         ratio = untiled["seconds"] / best["seconds"]
-        text = f"Best: {tile}, {best['gflops']:.0f} GFLOP/s, {times(ratio)} the untiled loop"
+        text = f"Best: {tile}, {short(best['gflops'])} GFLOP/s, {times(ratio)} the untiled loop"
         if library:
             text += f" and {best['gflops'] / library['gflops']:.0%} of the vendor's library"
         return f"{text}."

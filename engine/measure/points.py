@@ -58,7 +58,10 @@ class Points:
         others = self.facts.get("others", 0.0)
         if others < BUSY:
             return ""
-        return f"Other processes used {others:.0%} of the processor meanwhile: run it again when the machine is quiet."
+        used = (
+            f"Other processes used {others:.0%} of the processor meanwhile, so the order of the figures is not certain"
+        )
+        return f"{used}: run it again when the machine is quiet."
 
     def result(self) -> dict[str, Any]:
         """JSON-ready: what was asked, what was measured, which is best, and the sentence."""

@@ -89,6 +89,20 @@ def test_of_equals_the_smallest_tile_is_best():
     assert (best["rows"], best["tokens"]) == (4, 1)
 
 
+def test_the_best_is_the_largest_figure_and_what_ties_with_it_is_said():
+    lab = labs()["tiled_product"](device="cpu")
+    noisy = {(8192, 8): [0.9, 1.0, 2.0], (4096, 8): [1.0, 1.1, 2.1], (4, 1): [1.3, 1.4, 2.2]}
+    grid = enumerate(lab.grid(HERE))
+    seconds = {index: noisy.get((one.get("rows"), one.get("tokens")), [9.0] * 3) for index, one in grid}
+    result = timed(lab, seconds).result()
+    measured = [one["gflops"] for one in result["points"] if one["kind"] == "tile"]
+    assert result["best"]["gflops"] == max(measured), "not the smallest of those that tie"
+    assert "Best: 8,192 rows and 8 tokens at once, 3.6 GFLOP/s" in result["sentence"]
+    assert "no better than 2 others: 3.6 to 2.6 GFLOP/s are the same here" in result["sentence"]
+    alone = {index: [one[0]] * 3 for index, one in seconds.items()}
+    assert "are the same" not in timed(lab, alone).result()["sentence"]
+
+
 def test_attention_says_what_the_matrix_costs():
     lab = labs()["tiled_attention"](device="cpu")
     cost = {"untiled": 3.0, "library": 2.0}
