@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from engine.address import assign
 from engine.measure.metrics import METRICS
 from engine.measure.verdict import MIN_PAIRS, Word
+from engine.measure.withdrawal import WAITED
+from engine.models.catalogue import MODELS
 from engine.presets import FOLDER, presets
 from engine.refusal import Refusal
-from engine.spec import Experiment, load_toml
+from engine.spec import Experiment, Workload, load_toml
 
 UNITS = {"times": "×", "percent": "%"}
 NEAR = 0.1
@@ -150,14 +152,16 @@ class Lesson(Entry):
     def outcome(self, result: dict[str, Any] | None) -> dict[str, Any]:
         """What a run says to the prediction: value, low and high in its unit; None where too little was measured."""
         asked = self.prediction
-        found = {"value": None, "low": None, "high": None, "word": None, "unit": UNITS[asked.unit], "verdict": ""}
+        found = dict.fromkeys(("value", "low", "high", "word", "unsound"))
+        found |= {"unit": UNITS[asked.unit], "verdict": "", "quiet": ""}
         if not result:
             return found | {"verdict": "The run ended before anything was measured."}
         of = (asked.metric, asked.lane)
         verdict = next(one for one in result["verdicts"] if (one["metric"], one["lane"]) == of)
         faults = [f"Lane {lane['name']}: {lane['why']}" for lane in result["lanes"] if lane["why"]]
         if verdict["ratio"] is None or verdict["pairs"] < MIN_PAIRS:  # stopped, failed, or too much of it withdrawn
-            return found | {"verdict": " ".join(faults) or verdict["sentence"]}
+            told = {"verdict": " ".join(faults) or verdict["sentence"], "unsound": self._unsound(verdict, result)}
+            return found | told | {"quiet": _quiet(result) if verdict.get("withdrawn") else ""}
         bounds = sorted(asked.read(verdict[end]) for end in ("low", "high") if verdict[end] is not None)
         low, high = bounds or (None, None)
         value = asked.read(verdict["ratio"])
@@ -168,6 +172,26 @@ class Lesson(Entry):
             "word": verdict["word"],
             "verdict": verdict["sentence"],
         }
+
+    def _unsound(self, verdict: dict[str, Any], result: dict[str, Any]) -> float | None:
+        """What was measured all the same, where it decides nothing; None where nothing was."""
+        asked, ratio = self.prediction, verdict["ratio"]
+        seen = {lane["name"]: lane.get("metrics", {}).get(asked.metric) for lane in result["lanes"]}
+        if not ratio and seen.get(asked.lane) and seen.get(asked.over):
+            ratio = seen[asked.lane] / seen[asked.over]
+        return asked.read(ratio) if ratio else None
+
+    @property
+    def setup(self) -> str:
+        """What races, in one line: the model, what is asked of it, and what each lane has switched on."""
+        race = self.experiment()
+        work, model = race.workload, MODELS.get(race.model)
+        first = "A timetable in place of a model" if self.simulated else model.title if model else race.model
+        each = " each" if work.count > 1 else ""
+        said = ", ".join([first.partition(" (")[0], _prompts(work), f"{work.max_new_tokens} new tokens{each}"])
+        on = {name: ", ".join(opt.badge() for opt in lane.opts.values()) for name, lane in race.lanes.items()}
+        lanes = [] if self.simulated else [f"lane {name}: {had or 'nothing switched on'}" for name, had in on.items()]
+        return "; ".join([said, *lanes])
 
     def mark(self, outcome: dict[str, Any], guess: Guess) -> dict[str, Any]:
         """How far off a guess is: `off` (0.2: a fifth too high), whether it is `right`, None if that is not known."""
@@ -190,12 +214,33 @@ class Lesson(Entry):
         return {
             "title": self.title, "family": self.family, "question": self.question, "time": self.time,
             "simulated": self.simulated, "choices": list(asked.choices), "unit": UNITS[asked.unit],
-            "metric": metric.title, "definition": metric.definition, **{key: getattr(asked, key) for key in keys},
+            "metric": metric.title, "definition": metric.definition, "setup": self.setup,
+            **{key: getattr(asked, key) for key in keys},
         }  # fmt: skip
 
     def told(self, result: dict[str, Any] | None) -> dict[str, Any]:
         """What the reader learns when the run has ended, JSON-ready."""
         return {**self.outcome(result), "explanation": self.explanation, "next": [step.say for step in self.next]}
+
+
+def _prompts(work: Workload) -> str:
+    """How many prompts there are and how long, in words; how many tokens that makes is the model's to say."""
+    counts = sorted(len(prompt.split()) for prompt in work.prompts)
+    long = f"{counts[0]:,}" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,}"
+    some = f"a prompt of {long} words" if work.count == 1 else f"{work.count} prompts of {long} words"
+    return f"{some} after the same {len(work.system.split()):,} words" if work.system else some
+
+
+def _quiet(result: dict[str, Any]) -> str:
+    """How much others used while the lanes ran, and how much would do no harm; empty where that is not known."""
+    used = [lane.get("conditions", {}).get("others_cores") for lane in result["lanes"]]
+    known, cores = [one for one in used if one is not None], result.get("machine", {}).get("cores")
+    if not known or not cores:
+        return ""
+    return (
+        f"Other programs used {max(known):.1f} of this machine's {cores} cores. A round counts where a lane waits for "
+        f"a core for less than {WAITED:.0%} of its time: close what else runs, then take the lesson again."
+    )
 
 
 def _word(guess: str, word: str | None) -> str:

@@ -184,6 +184,27 @@ def test_what_was_not_measured_makes_no_guess_wrong(read):
     assert "Lane B: no room" in told["verdict"]
 
 
+def test_what_races_is_said_before_the_guess():
+    said = REAL["when-is-a-guess-free"].shown()["setup"]
+    start, *lanes = said.split("; ")
+    assert start == "SmolLM2 135M Instruct, a prompt of 53 words, 64 new tokens"
+    assert lanes == ["lane A: nothing switched on", "lane B: prompt lookup 5"]
+    assert "4 prompts of 5 to 13 words, 32 new tokens each" in REAL["what-does-company-gain"].setup
+    assert "in place of a model" in lessons(True)["how-fast-is-a-timetable"].setup
+
+
+def test_withdrawn_rounds_leave_an_unsound_figure_and_say_how_quiet_the_machine_must_be(read):
+    spoiled = result("output_tok_per_s", None, "cannot tell", pairs=0)
+    spoiled["verdicts"][0]["withdrawn"] = 6
+    lane = {"why": None, "conditions": {"others_cores": 1.32}}
+    spoiled["lanes"] = [{"name": n, "metrics": {"output_tok_per_s": v}, **lane} for n, v in (("A", 8.0), ("B", 12.0))]
+    told = read(WHOLE).told(spoiled | {"machine": {"cores": 2}})
+    assert told["value"] is None and told["unsound"] == pytest.approx(1.5)
+    assert "used 1.3 of this machine's 2 cores" in told["quiet"] and "less than 25% of its time" in told["quiet"]
+    few = read(WHOLE).told(result("output_tok_per_s", 2.0, pairs=5))
+    assert few["unsound"] == 2.0 and few["quiet"] == "" and read(WHOLE).told(None)["unsound"] is None
+
+
 def test_names_keep_their_order_and_lose_their_number():
     names = [path.stem for path in FILES]
     assert [name.partition("-")[2] for name in names] == list(lessons(True))
