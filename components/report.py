@@ -144,11 +144,15 @@ def _cell(unit: str, value: float | None, ratio: float | None, bounds: list[floa
 
 def _addresses(rows: Sequence[dict[str, Any]], top: str) -> str:
     body = "".join(
-        f"<tr><th scope='row'><code>{escape(row['address'])}</code></th>"
-        f"{''.join(f'<td>{_said(value)}</td>' for value in row['values'])}</tr>"
+        f"<tr><th scope='row'>{_called(row)}</th>{''.join(f'<td>{_said(value)}</td>' for value in row['values'])}</tr>"
         for row in rows
     )
     return f"<div class='wide'><table><thead><tr><th></th>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _called(row: dict[str, Any]) -> str:
+    code = f"<code>{escape(row['address'])}</code>"
+    return f"{escape(row['title'])} <small>{code}</small>" if "title" in row else code
 
 
 def _text(place: int, lane: dict[str, Any]) -> str:

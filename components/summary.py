@@ -5,6 +5,7 @@ from typing import Any
 from engine.measure.fate import fate, fault
 from engine.measure.metrics import ITL, METRICS
 from engine.measure.quality import FIGURES, Figure
+from engine.measure.verdict import share, together
 
 ENERGY = "What the whole device took in turns of 5 s and more, for each output token."
 OTHERS = "Processor time that other programs took during the rounds: the browser of this page may be one of them."
@@ -18,6 +19,9 @@ FURTHER = (
     ("conditions", "others_cores", "Other programs", "cores", "lower", OTHERS),
 )
 """Rows of the table beside METRICS: where in a lane's result, key, title, unit, better, definition."""
+
+RATIOS = ("metrics", "memory", "energy", "cost")
+"""Where the figures are results. What other programs did is a condition, of which a ratio says nothing."""
 
 TIPS = {
     "rate": "While it runs: tokens per second over the last 1.5 s. Afterwards, median over the rounds: "
@@ -39,11 +43,8 @@ def summary(result: dict[str, Any] | None, state: str) -> dict[str, Any]:
         return {"state": state, "verdicts": [], "rows": [], "lanes": []}
     headline = next(iter(METRICS))
     numbers = {lane["name"]: number for number, lane in enumerate(result["lanes"])}
-    verdicts = [
-        {"lane": numbers[v["lane"]], "word": v["word"], "sentence": v["sentence"]}
-        for v in result["verdicts"]
-        if v["metric"] == headline and (v["pairs"] or v.get("withdrawn"))
-    ]
+    told = [v for v in result["verdicts"] if v["metric"] == headline and (v["pairs"] or v.get("withdrawn"))]
+    verdicts = [{"lanes": [*map(numbers.get, lanes)], "sentence": said} for lanes, said in together(told)]
     return {
         "state": state,
         "verdicts": verdicts,
@@ -68,7 +69,8 @@ def _row(result: dict[str, Any], row: tuple[str, ...], judged: dict[tuple[str, s
     first, cells = found[0].get(key), []
     for lane, facts in zip(result["lanes"], found, strict=True):
         value, verdict = facts.get(key), judged.get((key, lane["name"]), {})
-        plain = value / first if value and first and not verdict and lane is not result["lanes"][0] else None
+        beside = where in RATIOS and not verdict and lane is not result["lanes"][0]
+        plain = share(value, first) if beside and value else None
         cells.append(
             {
                 "value": value,

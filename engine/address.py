@@ -4,7 +4,11 @@ import json
 from typing import Any
 
 from engine.refusal import Refusal
-from engine.spec import Experiment
+from engine.registry import backends, optimizations
+from engine.spec import Experiment, Lane, Workload
+
+PLAIN = {"title": "Question", "lane.backend": "Engine", "lane.backend.name": "Engine"}
+"""What is called otherwise than its field."""
 
 
 def assign(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
@@ -50,3 +54,34 @@ def _put(data: dict[str, Any], path: list[str], value: Any, address: str) -> Non
         place[key] = inner if isinstance(inner, dict) else {}
         place = place[key]
     place[path[-1]] = value
+
+
+def titled(address: str) -> str:
+    """An address as the form says it: "Prompt 1", "Prompt lookup: match length"; what has no field, in its own words.
+
+    It is one of a lane (`lane.`) or of an experiment without its lanes.
+    """
+    if address in PLAIN:
+        return PLAIN[address]
+    path = address.split(".")
+    if path[0] == "lane" and path[1] in ("opts", "backend"):
+        return _of_part(path)
+    if path[:2] == ["workload", "prompts"]:
+        return f"Prompt {int(path[2]) + 1}" if len(path) > 2 else "Prompts"
+    fields = {"lane": Lane, "workload": Workload}.get(path[0], Experiment).model_fields
+    return _title(fields, path[-1])
+
+
+def _of_part(path: list[str]) -> str:
+    """`lane.opts.NAME`, with or without a knob, or `lane.backend.KNOB`, whose backend the address does not name."""
+    if path[1] == "backend":
+        knobs = {name: field for part in backends().values() for name, field in part.model_fields.items()}
+        return f"Engine: {_title(knobs, path[-1]).lower()}"
+    part = optimizations()[path[2]]
+    knob = "" if len(path) == 3 else _title(part.model_fields, path[3])
+    return part.title if knob in ("", part.title) else f"{part.title}: {knob[:1].lower()}{knob[1:]}"
+
+
+def _title(fields: dict[str, Any], name: str) -> str:
+    text = name.replace("_", " ")
+    return (fields[name].title if name in fields else None) or f"{text[:1].upper()}{text[1:]}"

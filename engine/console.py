@@ -13,7 +13,7 @@ from engine.measure.fate import fault
 from engine.measure.metrics import METRICS, output_tok_per_s
 from engine.measure.quality import FIGURES
 from engine.measure.timeline import Terms, Timeline
-from engine.measure.verdict import figure
+from engine.measure.verdict import figure, together
 from engine.spec import Experiment
 
 EMPTY = "–"
@@ -120,7 +120,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     headline = next(iter(METRICS))
-    sentences = [v["sentence"] for v in result["verdicts"] if v["metric"] == headline]
+    sentences = [said for _, said in together(v for v in result["verdicts"] if v["metric"] == headline)]
     faults = [f"Lane {lane['name']}: {lane['why']} {lane['hint'] or ''}".strip() for lane in lanes if lane["why"]]
     return "\n".join([*lines, "", *faults, *sentences, *_cards(lanes), _machine(result["machine"])])
 

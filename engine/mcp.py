@@ -15,6 +15,7 @@ from engine.console import phase_text, table
 from engine.event import Finished, Phase, Record
 from engine.measure.machine import machine
 from engine.measure.metrics import METRICS
+from engine.measure.verdict import together
 from engine.models.catalogue import MODELS
 from engine.presets import presets
 from engine.public import offered, public, sentence
@@ -172,7 +173,7 @@ def _progress(records: list[Record], names: list[str]) -> str:
 
 def _verdict(result: dict[str, Any]) -> str:
     headline = next(iter(METRICS))
-    return " ".join(one["sentence"] for one in result["verdicts"] if one["metric"] == headline)
+    return " ".join(said for _, said in together(one for one in result["verdicts"] if one["metric"] == headline))
 
 
 def _lane(lane: dict[str, Any]) -> dict[str, Any]:

@@ -245,7 +245,7 @@ class Stage {
   outcome(line) {
     const verdicts = line.verdicts.map((verdict) => ({ ...verdict, parts: parted(verdict.sentence) }));
     if (verdicts.length > 1) {
-      for (const { lane, parts } of verdicts) this.handles[lane].shown.note.textContent = parts.slice(1).join(" ");
+      for (const { lanes, parts } of verdicts) for (const lane of lanes) this.handles[lane].shown.note.textContent = parts.slice(1).join(" ");
       return ["Verdict", make("ul", {}, ...verdicts.map(({ parts }) => make("li", {}, ...emphasised(parts[0]))))];
     }
     if (verdicts.length) return [verdicts[0].parts[0], verdicts[0].parts.slice(1).join(" ")];

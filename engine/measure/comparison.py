@@ -4,13 +4,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.address import titled
 from engine.measure.metrics import METRICS
-from engine.measure.verdict import MIN_PAIRS
+from engine.measure.verdict import MIN_PAIRS, share, together
 
 LABEL = "Not interleaved: different runs, no verdict. What else the machine did may be all of the difference."
 MEMORY = (("weights_bytes", "Weights"), ("kv_bytes", "KV cache"), ("peak_bytes", "Peak memory"))
 FURTHER = ("quality", "energy", "cost")
 """Sections of a lane whose numbers follow, under their own addresses."""
+LOSSES = "quality."
+"""Figures of which a ratio says nothing: a loss is set against none."""
+TOLD = ("lanes", "expect", "why")
+"""Of what was asked, what is not the setup of a lane."""
 MEASURED = ("measured", "memory_bytes")
 """Of a machine's fingerprint, what is never twice the same."""
 
@@ -40,7 +45,7 @@ class Column:
     @property
     def setup(self) -> dict[str, Any]:
         """What was asked of this lane, by address; a lane's own addresses begin with `lane`."""
-        asked = {name: value for name, value in self.result["experiment"].items() if name not in ("lanes", "expect")}
+        asked = {name: value for name, value in self.result["experiment"].items() if name not in TOLD}
         found = dict(addresses({**asked, "lane": self.result["experiment"]["lanes"][self.lane]}))
         return {address: value for address, value in found.items() if address != "lane.opts"}
 
@@ -56,7 +61,7 @@ def compare(columns: Sequence[Column]) -> dict[str, Any]:
     rows = list(_rows([column.found for column in columns]))
     return {
         "columns": [_head(column) for column in columns],
-        "setup": _different([column.setup for column in columns]),
+        "setup": [{**row, "title": titled(row["address"])} for row in _different([one.setup for one in columns])],
         "machine": machines,
         "rows": [_judged(row, columns) for row in rows if any(value is not None for value in row["values"])],
         "sentences": _sentences(columns, machines),
@@ -115,8 +120,7 @@ def _numbers(table: dict[str, Any]) -> dict[str, float]:
 
 
 def _row(key: str, title: str, unit: str, better: str, values: list[float | None]) -> dict[str, Any]:
-    first = values[0]
-    ratios = [value / first if value is not None and first else None for value in values[1:]]
+    ratios = [None if key.startswith(LOSSES) else share(value, values[0]) for value in values[1:]]
     return {"key": key, "title": title, "unit": unit, "better": better, "values": values, "ratios": [None, *ratios]}
 
 
@@ -139,11 +143,18 @@ def _sentences(columns: Sequence[Column], machines: Sequence[dict[str, Any]]) ->
     runs = dict.fromkeys(column.run for column in columns)
     said = [LABEL] if len(runs) > 1 else []
     headline = next(iter(METRICS))
-    verdicts = [_verdict(columns[0], column, headline) for column in columns[1:]]
-    said += [found["sentence"] for found in verdicts if found]
+    for run in runs:
+        own = [column for column in columns if column.run == run]
+        verdicts = [found for column in own for over in own if (found := _verdict(over, column, headline))]
+        said += [f"{_before(own[0], len(runs))}{sentence}" for _, sentence in together(verdicts)]
     if machines:
         named = ", ".join(row["address"] for row in machines)
         said.append(f"The machines differ: {named}.")
     alone = [column for column in columns if column.run != columns[0].run]
     said += [f"{column.label}: {unmet}" for column in alone if (unmet := _head(column)["unmet"])]
     return said
+
+
+def _before(column: Column, runs: int) -> str:
+    """Whose verdict follows, where several runs have one."""
+    return f"{column.title or column.run[:8]}: " if runs > 1 else ""

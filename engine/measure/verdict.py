@@ -1,10 +1,10 @@
 """Verdict: one of four words and a sentence, from paired rounds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
-from typing import Literal
+from typing import Any, Literal
 
 from scipy.special import stdtrit
 
@@ -14,6 +14,8 @@ MIN_PAIRS = 6
 SAME = 0.02
 LEAST = 0.005
 """A winner's interval stays clear of 1 by this: two workers of one configuration are seldom more equal than that."""
+NOTHING = 1e-4
+"""Of two figures the first is next to nothing below this share of the second."""
 CONFIDENCE = 0.95
 POWER = 0.8
 
@@ -95,6 +97,25 @@ def judge(lane: str, over: str, metric: Metric, pairs: Sequence[tuple[float, flo
     if word == "cannot tell" and len(pairs) >= MIN_PAIRS:
         text += f" A difference of {smallest:.0%} or more would have shown."
     return Verdict(lane, over, metric.name, ratio, low, high, len(pairs), word, text, smallest)
+
+
+def share(value: float | None, first: float | None) -> float | None:
+    """value / first; None where one is unknown, or the first next to nothing: a ratio to it says nothing."""
+    return value / first if value is not None and first and abs(first) > NOTHING * abs(value) else None
+
+
+def together(verdicts: Iterable[dict[str, Any]]) -> list[tuple[list[str], str]]:
+    """The lanes of each sentence, and the sentence: what is said of several lanes is said once, with their names."""
+    said: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        said.setdefault(verdict["sentence"], []).append(verdict["lane"])
+    return [(lanes, _of_lanes(lanes, sentence)) for sentence, lanes in said.items()]
+
+
+def _of_lanes(lanes: list[str], sentence: str) -> str:
+    if len(lanes) == 1:
+        return sentence
+    return f"Lanes {', '.join(lanes[:-1])} and {lanes[-1]}: {sentence[:1].lower()}{sentence[1:]}"
 
 
 def figure(value: float) -> str:

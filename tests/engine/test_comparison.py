@@ -5,8 +5,10 @@ import re
 
 import pytest
 
+from engine.address import titled
 from engine.commands.compare import table
 from engine.measure.comparison import LABEL, Column, addresses, compare
+from engine.measure.verdict import share, together
 from engine.refusal import Refusal
 from engine.run.columns import columns
 from engine.run.store import Store
@@ -53,6 +55,32 @@ def test_no_verdict_is_given_across_runs(store):
     assert found["sentences"] == [LABEL]
     said = json.dumps(found) + table(found)
     assert not re.search("faster|slower|as fast", said)
+
+
+def test_each_run_keeps_its_own_verdict(store):
+    label, first, second = compare(columns(store, [FIRST, SECOND]))["sentences"]
+    assert label == LABEL and first.startswith("First: Lane B is") and second.startswith("Second: A quick look: lane B")
+
+
+def test_what_is_said_of_several_lanes_is_said_once():
+    said = [{"lane": name, "sentence": "Every round was withdrawn."} for name in "BCD"]
+    assert together(said) == [(["B", "C", "D"], "Lanes B, C and D: every round was withdrawn.")]
+    assert together([*said[:1], {"lane": "C", "sentence": "Lane C is slower."}])[0] == (["B"], said[0]["sentence"])
+
+
+def test_a_ratio_to_next_to_nothing_is_none():
+    assert share(0.02, 1.7e-12) is share(3.0, 0.0) is share(None, 2.0) is None and share(0.0, 2.0) == 0
+    assert share(2.0, 4.0) == 0.5
+
+
+@pytest.mark.parametrize(("address", "title"), [
+    ("workload.prompts.0", "Prompt 1"), ("lane.opts.prompt_lookup.ngram", "Prompt lookup: match length"),
+    ("lane.opts.prompt_lookup", "Prompt lookup"), ("lane.backend", "Engine"),
+    ("workload.max_new_tokens", "Max new tokens"),
+    ("price_per_hour", "Price per hour, $"), ("lane.device", "Device"), ("lane.backend.burst", "Engine: burst"),
+])  # fmt: skip
+def test_addresses_have_plain_names(address, title):
+    assert titled(address) == title
 
 
 def test_within_one_run_its_own_verdict_holds(store):

@@ -180,7 +180,7 @@ def test_the_summary_has_a_row_for_each_metric_that_is_known():
     speed = shown["rows"][0]
     assert speed["key"] == "output_tok_per_s" and speed["cells"][1]["ratio"] == pytest.approx(0.5, rel=1e-3)
     assert "weights_bytes" not in [row["key"] for row in shown["rows"]]
-    assert shown["verdicts"][0]["lane"] == 1 and shown["lanes"][1]["identical"] is True
+    assert shown["verdicts"][0]["lanes"] == [1] and shown["lanes"][1]["identical"] is True
 
 
 CROWD = Experiment.read(
