@@ -183,11 +183,14 @@ def _verdicts(name: str, fold: LaneFold, over: str, reference: LaneFold) -> list
     kept = [number for number in common if number not in fold.out]
     verdicts = []
     for metric in METRICS.values():
-        both = [(metric.read(mine[n]), metric.read(other[n])) for n in kept]
+        both = [(metric.read(mine[n]), metric.read(other[n])) for n in (kept if metric.timed else common)]
         verdict = judge(name, over, metric, [(a, b) for a, b in both if a and b])
         sentence = why if gone and not kept else verdict.sentence + why
-        verdict = replace(verdict, withdrawn=gone, sentence=sentence)
-        verdicts.append(_beside(verdict, metric, fold.steady) if fold.steady and verdict.ratio else verdict)
+        if metric.timed:
+            verdict = replace(verdict, withdrawn=gone, sentence=sentence)
+        verdicts.append(
+            _beside(verdict, metric, fold.steady) if fold.steady and metric.timed and verdict.ratio else verdict
+        )
     if withdrawn := _withdrawn(name, fold) or _withdrawn(over, reference):
         return [replace(verdict, word="cannot tell", sentence=withdrawn) for verdict in verdicts]
     return verdicts

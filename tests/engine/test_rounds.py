@@ -1,10 +1,12 @@
 """A withdrawn round is out for every lane, the verdict says so, and the runner makes up for it."""
 
+from dataclasses import replace
+
 import pytest
 
 from components.summary import summary
 from engine.console import table
-from engine.event import Conditions, Finished, Record, Request, Step
+from engine.event import Conditions, Finished, Memory, Record, Request, Step
 from engine.measure.machine import machine
 from engine.measure.result import result
 from engine.run import runner
@@ -62,6 +64,28 @@ def test_with_nothing_left_the_figures_stay_and_nothing_is_compared(monkeypatch)
     assert found["lanes"][0]["metrics"]["tpot_ms"] == pytest.approx(200)
     shown = {row["key"]: row["cells"][1] for row in summary(found, "done")["rows"]}
     assert shown["tpot_ms"]["value"] and shown["tpot_ms"]["ratio"] is None and "×)" not in table(found)
+
+
+def test_with_nothing_left_what_does_not_depend_on_time_is_still_told(monkeypatch):
+    monkeypatch.setitem(CROWDED, "others", 2.0)
+    seen = [_guessed(one) if one.lane and _late(one) else one for one in records(6, {1: set(range(6))})]
+    held = [Record(lane, 0, Memory(0.0, peak=size)) for lane, size in ((0, 3 * 10**8), (1, 4 * 10**8))]
+    found = result(experiment(6), machine().to_dict(), [*held, *seen])
+    (card,) = found["lanes"][1]["findings"]
+    assert card["rule"] == "timeless" and "took" not in card["sentence"]
+    assert "a step of lane B wrote 2 tokens (50% of its guesses were right)" in card["sentence"]
+    assert "lane B held 400 MB of memory at most, lane A 300 MB" in card["sentence"]
+    assert {verdict["metric"] for verdict in found["verdicts"] if verdict["pairs"]} <= {"tokens_per_step"}
+    calm = result(experiment(6), machine().to_dict(), records(6, {1: {0}}))
+    assert all(card["rule"] != "timeless" for card in calm["lanes"][1]["findings"])
+
+
+def _guessed(record: Record) -> Record:
+    return replace(record, event=replace(record.event, tokens=((1, 2),), drafted=2, accepted=1))
+
+
+def _late(record: Record) -> bool:
+    return isinstance(record.event, Step) and record.event.tokens != ((0,),)
 
 
 def test_a_light_load_on_most_rounds_is_told_and_spoils_nothing(monkeypatch):

@@ -47,6 +47,16 @@ def test_a_real_run_is_explained_by_its_own_figures(run, rule, explains, words):
     assert found[rule]["explains"] == explains
 
 
+def test_times_of_a_disturbed_run_are_a_hint():
+    run = copy.deepcopy(RUNS["bfloat16"])
+    run["lanes"][0]["ceiling"] = {"decode": {"bytes": {"weights": 5e8}, "share": 0.3, "bound": "overhead"}}
+    (sound,) = cards(run, 0).values()
+    for one in run["lanes"][0]["rounds"]:
+        one["withdrawn"] = "Withdrawn: other programs used 1.0 of 2 cores."
+    (found,) = cards(run, 0).values()
+    assert found["sentence"] == f"By a run that other programs disturbed, so only a hint: {sound['sentence']}"
+
+
 @pytest.mark.parametrize(("run", "rule"), [("merged", "unknown")])
 def test_where_no_figure_says_why_the_card_says_so(run, rule):
     found = cards(RUNS[run])

@@ -7,6 +7,7 @@ from engine.measure.why.attempts import possible
 from engine.measure.why.caches import prefix, recomputing, small_cache
 from engine.measure.why.company import alone, empty_places, queueing, ranks, replicas, sharing
 from engine.measure.why.compiling import payback, recompiles
+from engine.measure.why.disturbed import disturbed, hint, timeless
 from engine.measure.why.evidence import OPPOSITE, Finding, Pair, Side
 from engine.measure.why.guessing import acceptance
 from engine.measure.why.phases import first_token
@@ -28,10 +29,12 @@ def findings(experiment: Experiment, lanes: list[dict[str, Any]], verdicts: list
 
     A card is {"rule", "sentence", "evidence", "explains", "next"}; `next` maps addresses to values with which
     `plan_for` accepts the lane here. Where the lanes differ and no rule speaks, one card says so. The first lane's
-    card says what limits it, if its ceiling is known. Simulated lanes and those that did not run as labelled have none.
+    card says what limits it, if its ceiling is known. Where every round was withdrawn, cards say so, and only what does
+    not depend on time is compared. Simulated lanes and those that did not run as labelled have none.
     """
     for lane in lanes:
         own = limit(Side(lane)) if comparable(lane, lane) else None
+        own = hint(own) if own and disturbed(lane) else own
         lane["findings"] = [_tried(experiment, lane["name"], own).card()] if own and lane is lanes[0] else []
     for lane in lanes[1:]:
         about = {verdict["metric"]: verdict for verdict in verdicts if verdict["lane"] == lane["name"]}
@@ -39,6 +42,8 @@ def findings(experiment: Experiment, lanes: list[dict[str, Any]], verdicts: list
             pair = Pair(Side(lane), Side(lanes[0]), about)
             found = [_tried(experiment, lane["name"], one) for one in explain(pair)]
             lane["findings"] = [one.card() for one in found]
+        elif comparable(lane, lanes[0]) and disturbed(lane) and (told := timeless(Side(lane), Side(lanes[0]))):
+            lane["findings"] = [_tried(experiment, lane["name"], told).card()]
 
 
 def spoken(cards: list[dict[str, Any]]) -> str:

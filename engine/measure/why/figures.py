@@ -47,6 +47,7 @@ FIGURES = {
     "tokens_read": Figure("read in a step", "tokens", "Tokens whose keys and values a step computes, mean."),
     "reused_percent": Figure("prompt reused", "%", "Prompt tokens that were copied from an earlier request."),
     "kv_bytes": Figure("keys and values", "bytes", "Largest size of the kept keys and values."),
+    "peak_bytes": Figure("memory", "bytes", "The most that the engine's process held."),
     "weights_bytes": Figure("weights", "bytes", "Bytes of the loaded weights."),
 }
 OVER = "over_"
