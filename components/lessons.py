@@ -40,7 +40,8 @@ def _lesson(name: str, part: type[Part]) -> str:
         f"<dt>{escape(field.title or knob)}</dt><dd>{escape(field.description or '')}</dd>"
         for knob, field in part.model_fields.items()
     )
-    fate = {True: "The text stays the same.", False: "The text may change."}.get(getattr(part, "lossless", None), "")
+    words = {True: "The text stays the same.", False: "The text may change."}
+    fate = getattr(part, "kept", "") or words.get(getattr(part, "lossless", None), "")
     tail = f"<dl>{knobs}</dl>" if knobs else ""
     return (
         f'<details id="lesson-{escape(name)}"><summary>{escape(part.title)}</summary>'

@@ -19,6 +19,8 @@ class Optimization(Part):
     always: ClassVar[bool] = False
     lossless: ClassVar[bool] = True
     """Greedy tokens in float32 are identical with and without it; a contract test holds it to that."""
+    kept: ClassVar[str] = ""
+    """What becomes of the text, where `lossless` says it too shortly."""
     shares: ClassVar[bool] = False
     """Whether several requests share its steps."""
     moves: ClassVar[dict[str, str]] = {}
@@ -85,6 +87,14 @@ class Speculation(Optimization):
         title="Adaptive",
         description="Guess two more tokens after a step in which all were right, one fewer after a wrong one.",
     )
+
+    kept: ClassVar[str] = (
+        "Greedy, the text stays the same. At a temperature above 0 its probabilities stay, though not the text itself."
+    )
+
+    def drafts(self) -> str:
+        """How many guesses a badge names: "5", or "5 adaptive" where that is the most."""
+        return f"{self.guesses} adaptive" if self.adaptive else str(self.guesses)
 
     def guess(self, plan: Plan, **how: Any) -> None:
         """Put this kind of guessing into the plan, with what else it needs to know."""

@@ -120,7 +120,7 @@ class DraftModel(Speculation):
         return None
 
     def badge(self) -> str:
-        return f"{self.model or 'model'} drafts {self.guesses}"
+        return f"{self.model or 'model'} drafts {self.drafts()}"
 
 
 def partner(model: str) -> str:

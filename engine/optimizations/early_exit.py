@@ -56,4 +56,4 @@ class EarlyExit(Speculation):
         return super().settle(plan)
 
     def badge(self) -> str:
-        return f"first {self.layers} layers draft {self.guesses}"
+        return f"first {self.layers} layers draft {self.drafts()}"

@@ -12,8 +12,9 @@ class PromptLookup(Speculation):
     """Guess the next tokens from the text so far, then check all guesses in one step.
 
     If the last few tokens occurred before, what followed them then is a cheap guess for what follows now.
-    The model checks the guesses in a single pass and keeps those that it would have written itself, so the
-    text is unchanged. Summaries, code edits and anything that repeats its input go several tokens a step.
+    The model checks the guesses in a single pass and keeps those that it would have written itself: greedy text
+    is unchanged, sampled text keeps its probabilities. Summaries, code edits and anything that repeats its input
+    go several tokens a step.
     Poems and free talk offer nothing to copy: wrong guesses make a step dearer and it may lose.
     Sources: Leviathan et al. 2023, arXiv:2211.17192; Saxena 2023, prompt lookup decoding.
     """
@@ -35,4 +36,4 @@ class PromptLookup(Speculation):
     on_generate = on_transformers
 
     def badge(self) -> str:
-        return f"prompt lookup {self.guesses}"
+        return f"prompt lookup {self.drafts()}"

@@ -4,6 +4,7 @@ from typing import Literal, get_origin
 
 import pytest
 
+from components.lessons import lessons
 from engine.decode.modules import ModuleSession
 from engine.event import Step
 from engine.measure.machine import machine
@@ -28,6 +29,13 @@ def test_it_explains_itself(name):
         limits |= {limit for bound in field.metadata for limit in getattr(bound, "__dict__", ())}
         bounded = limits >= ({"MaxLen", "pattern"} if field.annotation is str else {"Ge", "Le"})
         assert bounded or get_origin(field.annotation) is Literal or field.annotation is bool, f"{name}.{knob}"
+
+
+@pytest.mark.parametrize("name", [name for name, part in optimizations().items() if part.group == "speculation"])
+def test_guessing_shows_whether_it_adapts_and_what_sampling_keeps(name):
+    part = optimizations()[name]
+    assert part(adaptive=True).badge() == f"{part().badge()} adaptive"
+    assert "temperature above 0" in part.kept and part.kept in lessons().value
 
 
 @pytest.mark.parametrize("name", optimizations())
