@@ -13,7 +13,7 @@ from engine.measure.machine import machine
 from engine.part import Part
 from engine.refusal import Refusal
 from engine.registry import ALSO, GROUPS, backends, optimizations
-from engine.spec import MAX_LANES, Experiment, Lane, plan_for
+from engine.spec import MAX_LANES, Experiment, Lane
 
 LETTERS = string.ascii_uppercase
 Values = dict[str, Any]
@@ -72,21 +72,15 @@ def _on(name: str, part: type[Part], values: Values) -> bool:
 
 
 def _knobs(address: str, part: type[Part], values: Values) -> Values:
-    return {knob: value(field, values[f"{address}.{knob}"]) for knob, field in part.model_fields.items()}
+    """What the widgets say; a knob that does not apply to what is chosen, and so is greyed, keeps its default."""
+    first = values.get(f"{address}.{next(iter(part.model_fields), None)}")
+    fields = {knob: field for knob, field in part.model_fields.items() if first in part.only.get(knob, (first,))}
+    return {knob: value(field, values[f"{address}.{knob}"]) for knob, field in fields.items()}
 
 
 def badges(shown: Lane) -> list[str]:
     """What makes this lane different from a default one, in a few words each."""
     return [opt.badge() for opt in shown.opts.values()]
-
-
-def problem(shown: Lane, model: str) -> str:
-    """Why this lane cannot run here, as a sentence; empty where it can."""
-    try:
-        plan_for(shown, model, machine())
-    except Refusal as refusal:
-        return str(refusal)
-    return ""
 
 
 def offered(chosen: str | None = None) -> list[tuple[str, str]]:
@@ -155,7 +149,11 @@ def _optimization(name: str, part: type[Part], values: Values) -> dict[str, Comp
 def _fields(address: str, part: type[Part], values: Values, when: str, skip: str | None = None) -> dict[str, Component]:
     return {
         f"{address}.{knob}": control(
-            knob, field, value=values[f"{address}.{knob}"], info=None, elem_classes=["row", "knob", when]
+            knob,
+            field,
+            value=values[f"{address}.{knob}"],
+            info=None,
+            elem_classes=["row", "knob", f"knob-{knob}", when],
         )
         for knob, field in part.model_fields.items()
         if knob != skip
@@ -175,12 +173,24 @@ def updates(values: Values) -> list[Any]:
 
 
 def rules() -> str:
-    """The style rules that follow from the registry: a backend's knobs are seen while it is chosen."""
-    return "".join(
+    """The style rules that follow from the registry: a backend's knobs are seen while it is chosen, and a knob that
+    belongs to some choices is greyed with the others.
+    """
+    seen = [
         f'#rail .opt-backend:not(:has(input[value="{name}"]:checked)) .of-{name} {{ display: none; }}'
         for name, part in backends().items()
         if part.model_fields
-    )
+    ]
+    greyed = [_greyed(name, part, knob) for name, part in optimizations().items() for knob in part.only]
+    return "".join([*seen, *greyed])
+
+
+def _greyed(name: str, part: type[Part], knob: str) -> str:
+    choices = part.only[knob]
+    chosen = ", ".join(f'.choice input[value="{choice}"]:checked' for choice in choices)
+    row = f"#rail .opt-{name}:not(:has({chosen})) .knob-{knob}"
+    grey = f"{row} > * {{ opacity: 0.45; }} {row} {{ pointer-events: none; }}"
+    return f'{grey} {row}::after {{ content: "{" and ".join(choices)} only"; }}'
 
 
 class Lanes:
@@ -193,6 +203,7 @@ class Lanes:
             self.tab = gr.Radio(tabs, value=tabs[-1][1], label="Lanes", elem_classes=["lane-tabs"])
             self.add = gr.Button("Add", elem_classes=["quiet"], elem_id="lane-add")
             self.copy = gr.Button("Copy", elem_classes=["quiet"], elem_id="lane-copy")
+            self.clear = gr.Button("Clear", elem_classes=["quiet"], elem_id="lane-clear")
             self.remove = gr.Button("Remove", elem_classes=["quiet"], elem_id="lane-remove")
         self.count = gr.Number(len(start), visible="hidden", label="Lanes in use")
         self.names, self.notes, self.editors = [], [], []
@@ -248,18 +259,6 @@ def spread(lanes: dict[str, Lane]) -> list[Values]:
     return [{"name": name, **show(shown)} for name, shown in lanes.items()]
 
 
-def checked(rows: list[Values], model: str) -> tuple[list[str], dict[str, Lane]]:
-    """For each lane why it cannot run, or nothing; and those lanes by name that can at least be read."""
-    notes, lanes = [], {}
-    for row in rows:
-        try:
-            lanes[str(row["name"])] = one = lane(row)
-            notes.append(problem(one, model))
-        except Refusal as refusal:
-            notes.append(str(refusal))
-    return notes, lanes
-
-
 def grown(rows: list[Values], tab: int) -> tuple[list[Values], int, str]:
     """One default lane more: the rows, the tab to show, and what to say."""
     return _joined(rows, show(Lane()))
@@ -268,6 +267,12 @@ def grown(rows: list[Values], tab: int) -> tuple[list[Values], int, str]:
 def copied(rows: list[Values], tab: int) -> tuple[list[Values], int, str]:
     """One more like the shown one."""
     return _joined(rows, rows[tab])
+
+
+def cleared(rows: list[Values], tab: int) -> tuple[list[Values], int, str]:
+    """The shown one with nothing switched on."""
+    plain = {**show(Lane()), "name": rows[tab]["name"]}
+    return [*rows[:tab], plain, *rows[tab + 1 :]], tab, ""
 
 
 def shrunk(rows: list[Values], tab: int) -> tuple[list[Values], int, str]:

@@ -18,6 +18,8 @@ class Part(BaseModel):
 
     title: ClassVar[str]
     group: ClassVar[str]
+    only: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Knobs that belong to some choices of the first knob alone, with those choices."""
 
     @classmethod
     def name(cls) -> str:

@@ -70,7 +70,7 @@ class Page:
                         self.form.build()
                         self.share = links.button()
                     with gr.Column(elem_id="track"):
-                        self.stage = stage(setup(self.first.lanes))
+                        self.stage = stage(setup(self.first.lanes, self.first.model))
                         self.runs.build(kinds())
                         lessons()
             with header.room("lessons"):

@@ -9,19 +9,32 @@ import gradio as gr
 
 from components import figures, roofline, workload
 from components.forecast import forecasts, note
-from components.lanes import Lanes, badges, checked, collected, copied, grown, shrunk, spread
+from components.lanes import Lanes, badges, cleared, collected, copied, grown, shrunk, spread
+from components.page.readiness import Unready, checked, missing, number_format, problem, unready
 from components.summary import TIPS
 from engine.presets import presets
 from engine.spec import MAX_LANES, Experiment, Lane, Workload
 
 FOLD = "() => { document.querySelector('#presets input').checked = false; }"
 """A question that was chosen folds the list of questions."""
+ON_LOAD = """
+const base = window.gradio_config.root + "/pitlane/";
+import(base + "rail.js").then((rail) => rail.mount({ element }));
+"""
 
 
-def setup(lanes: dict[str, Lane], crowd: bool = False, **more: Any) -> str:
-    """What the stage shows while nothing runs, as JSON."""
+def setup(
+    lanes: dict[str, Lane], model: str, crowd: bool = False, result: dict[str, Any] | None = None, **more: Any
+) -> str:
+    """What the stage shows while nothing runs, as JSON; with the `result` of a run the formats are those that ran."""
+    ran = {lane["name"]: lane["effective"] for lane in (result or {}).get("lanes", ())}
     cards = [
-        {"name": name, "badges": badges(one), "simulated": one.backend.name() == "simulated"}
+        {
+            "name": name,
+            "badges": badges(one),
+            "format": number_format(one, model, ran.get(name)),
+            "simulated": one.backend.name() == "simulated",
+        }
         for name, one in lanes.items()
     ]
     return json.dumps({"lanes": cards, "tips": TIPS, "figures": figures.figures(list(lanes), crowd), **more})
@@ -56,7 +69,7 @@ class Form:
         with gr.Row(elem_id="go"):
             self.run = gr.Button("Run", variant="primary", elem_id="run", interactive=False)
             self.stop = gr.Button("Stop", elem_id="stop", interactive=False)
-        self.message = gr.HTML("", elem_id="message")
+        self.message = gr.HTML("", elem_id="message", js_on_load=ON_LOAD)
         self.lanes = Lanes(self.first.lanes)
         with gr.Accordion("Sampling and template", open=False, elem_id="sampling"):
             self.work |= workload.sampling(self.first)
@@ -89,7 +102,8 @@ class Form:
         for title, button in self.examples.items():
             button.click(partial(str, workload.EXAMPLES[title]), None, [self.work["workload.prompts"]], **quiet)
         changed = [*self.lanes.outputs, *noted]
-        for button, change in ((self.lanes.add, grown), (self.lanes.copy, copied), (self.lanes.remove, shrunk)):
+        bar = self.lanes
+        for button, change in ((bar.add, grown), (bar.copy, copied), (bar.clear, cleared), (bar.remove, shrunk)):
             button.click(partial(self.change, change), [self.lanes.tab, *self.inputs], changed, **quiet)
 
     def _read(self, values: tuple[Any, ...]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -105,6 +119,13 @@ class Form:
             extra = {"title": preset.title, "why": preset.why, "expect": preset.expect}
             if made.model_copy(update=extra) == preset:
                 return preset
+        return made
+
+    def ready(self, values: tuple[Any, ...]) -> Experiment:
+        """The same, where all of its lanes can run here. Raises Refusal that names those which cannot."""
+        made = self.experiment(values)
+        if text := unready([*made.lanes], [problem(one, made.model) for one in made.lanes.values()]):
+            raise Unready(text)
         return made
 
     def fill(self, experiment: Experiment) -> list[Any]:
@@ -124,10 +145,13 @@ class Form:
         """Beside each lane why it cannot run, or what it will take; on the stage the best that can be had."""
         sentences, lanes = checked(rows, model)
         told = forecasts(lanes, model, work)
-        notes = [note(text, told.get(str(row["name"]))) for text, row in zip(sentences, rows, strict=True)]
+        names = [str(row["name"]) for row in rows]
+        cures = [missing(lanes.get(name), model) if text else [] for text, name in zip(sentences, names, strict=True)]
+        notes = [note(text, told.get(name), cure) for text, name, cure in zip(sentences, names, cures, strict=True)]
         drawn = roofline.picture(list(lanes), [one and one["ceiling"] for one in told.values()])
         shown = {"pictures": {"roofline": drawn}} if drawn else {}
-        preview = gr.update(setup=setup(lanes, **shown)) if len(lanes) == len(rows) else gr.skip()
+        shown["unready"] = unready(names, sentences)
+        preview = gr.update(setup=setup(lanes, model, **shown)) if len(lanes) == len(rows) else gr.skip()
         return [*notes, *[""] * (MAX_LANES - len(rows)), preview]
 
     def change(self, change: Any, tab: str, *values: Any) -> list[Any]:

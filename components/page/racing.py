@@ -13,6 +13,7 @@ from components.discretion import discreet
 from components.history import History
 from components.page.form import Form, said, setup
 from components.page.opening import Opening, shows
+from components.page.readiness import Unready
 from components.pictures import pictures
 from components.race import Race, line, replay
 from components.summary import summary
@@ -50,7 +51,8 @@ class Logs:
         return discreet(experiment)(opening + typical + self._end(run, self.jobs.state(run)))
 
     def _opening(self, run: str, experiment: Experiment, **values: Any) -> dict[str, Any]:
-        shown = json.loads(setup(experiment.lanes, figures.crowded(experiment)))
+        result = self.jobs.result(run)
+        shown = json.loads(setup(experiment.lanes, experiment.model, figures.crowded(experiment), result))
         origin = found.label if (found := recorded(run)) else ""
         return {"run": run, "log": uuid.uuid4().hex, "replay": False, "recorded": origin, **shown, **values}
 
@@ -99,9 +101,10 @@ class Racing:
     def start(self, owner: str, *values: Any) -> tuple:
         """Run pressed: submit, or go on watching what this visitor has running already."""
         try:
-            run = self.jobs.current(owner) or self.jobs.submit(self.form.experiment(values), owner)
+            run = self.jobs.current(owner) or self.jobs.submit(self.form.ready(values), owner)
         except Refusal as refusal:
-            return gr.skip(), said(str(refusal), "problem"), *_buttons(False)
+            kind = "problem unready" if isinstance(refusal, Unready) else "problem"
+            return gr.skip(), said(str(refusal), kind), *_buttons(False)
         return shows(run), "", *_buttons(True)
 
     def attach(self, owner: str, request: gr.Request) -> tuple:

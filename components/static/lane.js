@@ -18,6 +18,7 @@ export function laneCard(number, lane, tips, prompts) {
   });
   const shown = { figures: {}, panes: [], last: null };
   const badges = lane.badges.map((badge) => make("span", { class: "badge" }, badge));
+  if (lane.format) badges.unshift(make("span", { class: "badge format", title: "The number format in effect: auto chose it" }, lane.format));
   if (lane.simulated) badges.unshift(make("span", { class: "badge simulated" }, "simulated"));
   const head = make("header", {}, swatch(number), make("h3", {}, lane.name), make("span", { class: "badges" }, ...badges));
   shown.figures.rate = figure("rate", "Speed", tips.rate, "big");
@@ -33,6 +34,7 @@ export function laneCard(number, lane, tips, prompts) {
   shown.phase = make("span", { class: "phase" });
   shown.lap = make("span", { class: "lap" });
   shown.text = make("div", { class: "text", role: "log", "aria-live": "off", tabindex: "0", "aria-label": `Text of lane ${lane.name}` });
+  shown.legend = make("p", { class: "tinted", hidden: true }, make("mark", {}, "tinted"), " guessed, checked and kept; ↵ is a line break");
   shown.note = make("p", { class: "note" });
   card.append(
     head,
@@ -40,6 +42,7 @@ export function laneCard(number, lane, tips, prompts) {
     shown.bar,
     make("p", { class: "where" }, shown.phase, shown.lap),
     shown.text,
+    shown.legend,
     shown.note,
   );
   const handle = { card, shown, prompts };
@@ -60,6 +63,7 @@ function figure(key, title, tip, size) {
 export function clear(handle) {
   const { shown, prompts } = handle;
   shown.text.replaceChildren();
+  shown.legend.hidden = true;
   shown.last = null;
   shown.panes = Array.from({ length: prompts }, (_, place) => {
     const pane = make("p", {});
@@ -70,13 +74,21 @@ export function clear(handle) {
 }
 
 export function write(handle, pieces) {
-  const { text, panes } = handle.shown;
+  const { text, panes, legend } = handle.shown;
   const follows = text.scrollHeight - text.scrollTop - text.clientHeight < 40;
   for (const [request, piece, accepted] of pieces) {
     const pane = panes[request] ?? panes[0];
-    pane.append(accepted ? make("mark", { title: "Guessed, checked and kept" }, piece) : document.createTextNode(piece));
+    pane.append(accepted ? kept(piece) : document.createTextNode(piece));
+    if (accepted) legend.hidden = false;
   }
   if (follows) text.scrollTop = text.scrollHeight;
+}
+
+// An accepted guess; a line break, which has nothing to tint, shows as a sign that is no part of the text.
+function kept(piece) {
+  const lines = piece.split("\n");
+  const parts = lines.slice(1).flatMap((line) => [make("i", { class: "break" }), `\n${line}`]);
+  return make("mark", { title: "Guessed, checked and kept" }, lines[0], ...parts);
 }
 
 export function show(handle, view, rounds = 0) {

@@ -67,7 +67,7 @@ class Stage {
     this.layOut({ ...setup, tips: setup.tips, prompts: 1 }, same !== this.drawn);
     this.after.append(...drawn(setup.lanes.map((lane) => lane.name), setup.pictures));
     this.drawn = same;
-    this.say("Ready", ahead(setup.lanes));
+    this.say(...(setup.unready ? ["Not ready", setup.unready] : ["Ready", ahead(setup.lanes)]));
   }
 
   // Read the log of the run that the page names. The browser connects again by itself when a connection is lost,

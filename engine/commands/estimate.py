@@ -7,7 +7,7 @@ from typing import Any
 from engine.address import assign
 from engine.commands import OUT, assignments, json_flag, listing
 from engine.measure.estimate import estimate
-from engine.measure.fit import size
+from engine.measure.fit import size, spans
 from engine.measure.machine import machine
 from engine.measure.verdict import figure
 from engine.models.architecture import known
@@ -56,7 +56,7 @@ def _unknown(needs_model: bool, model: str) -> str:
 
 def _row(name: str, one: dict[str, Any]) -> dict[str, str]:
     if "why" in one:
-        return {"lane": name, **dict.fromkeys(("weights", "KV", "peak", "TTFT", "TPOT", "tok/s"), "–"),
+        return {"lane": name, **dict.fromkeys(("weights", "KV", "needs", "TTFT", "TPOT", "tok/s"), "–"),
                 "bound": "–", "fits": one["why"]}  # fmt: skip
     fitted, (first, token) = one["fit"], (one["ceiling"][phase] for phase in ("prefill", "decode"))
     spare = f"of {size(fitted['room'])}"
@@ -64,12 +64,12 @@ def _row(name: str, one: dict[str, Any]) -> dict[str, str]:
         "lane": name,
         "weights": size(fitted["weights"]),
         "KV": size(fitted["kv"]),
-        "peak": size(fitted["peak"]),
+        "needs": spans(fitted),
         "TTFT": _ms(first),
         "TPOT": _ms(token),
         "tok/s": figure(one["tok_per_s"]) if one["tok_per_s"] else "–",
         "bound": token["bound"] or "–",
-        "fits": f"yes, {spare}" if fitted["fits"] else f"no, needs {size(fitted['needed'])} {spare}",
+        "fits": f"yes, {spare}" if fitted["fits"] else f"no, {spare}",
     }
 
 

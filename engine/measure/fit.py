@@ -125,6 +125,14 @@ def check(fitted: Fit, smaller: str) -> None:
         )
 
 
+def spans(fitted: dict[str, Any]) -> str:
+    """Both peaks of a forecast in one phrase; one figure where they are the same to the reader."""
+    runs, loads = size(fitted["peak"]), size(fitted["load"])
+    if fitted["load"] <= fitted["peak"] or runs == loads:
+        return runs
+    return f"{runs} while it runs, {loads} while it loads"
+
+
 def size(count: float) -> str:
     """Bytes as a person says them: 1.1 GB, 870 MB."""
     return f"{count / 1e9:.1f} GB" if count >= 0.95e9 else f"{count / 1e6:.0f} MB"

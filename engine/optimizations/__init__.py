@@ -23,6 +23,8 @@ class Optimization(Part):
     """What becomes of the text, where `lossless` says it too shortly."""
     shares: ClassVar[bool] = False
     """Whether several requests share its steps."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Names of what must be on as well."""
     moves: ClassVar[dict[str, str]] = {}
     """The claim: which metric goes `up` or `down`."""
     reasons: ClassVar[dict[str, str]] = {}

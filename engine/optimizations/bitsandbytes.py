@@ -24,6 +24,11 @@ class BitsAndBytes(WeightQuantization):
 
     title: ClassVar[str] = "Weight quantization"
     package: ClassVar[str] = "bitsandbytes"
+    only: ClassVar[dict[str, tuple[str, ...]]] = {
+        "threshold": ("int8",),
+        "double": ("nf4", "fp4"),
+        "compute": ("nf4", "fp4"),
+    }
     reasons: ClassVar[dict[str, str]] = {
         "faster": "quantized weights are fewer bytes to read for every token",
         "slower": "widening the quantized weights costs more than the bytes it saves",

@@ -20,6 +20,7 @@ class PackedWeights(Optimization):
     title: ClassVar[str] = "Packed weights"
     group: ClassVar[str] = "quantization"
     lossless: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("native_step",)
     moves: ClassVar[dict[str, str]] = {"tpot_ms": "down", "weights_bytes": "down"}
     reasons: ClassVar[dict[str, str]] = {
         "faster": "a quarter or an eighth of the bytes is read, and integers are multiplied four at a time",

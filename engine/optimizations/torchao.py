@@ -27,6 +27,7 @@ class TorchAO(WeightQuantization):
 
     title: ClassVar[str] = "Weight quantization (torchao)"
     package: ClassVar[str] = "torchao"
+    only: ClassVar[dict[str, tuple[str, ...]]] = {"group_size": ("int4-weight-only",)}
     reasons: ClassVar[dict[str, str]] = {
         "faster": "quantized weights are fewer bytes to read for every token",
         "slower": "widening the weights takes operators of its own in every layer, which only a compiled step fuses",

@@ -8,6 +8,7 @@ import pytest
 from components import lanes, workload
 from components.controls import OFF, bounds, control, value
 from components.figures import crowded, figures
+from components.page.readiness import missing, number_format
 from components.race import Race, line, replay
 from components.summary import summary
 from engine.event import Admitted, Failed, Finished, Memory, Phase, Record, Request, Step
@@ -43,7 +44,9 @@ def test_an_optimization_makes_the_round_trip_through_the_widgets(name):
 
 @pytest.mark.parametrize(("name", "knob"), KNOBS)
 def test_every_knob_makes_the_round_trip(name, knob):
-    shown = Lane(opts={name: {knob: other(optimizations()[name].model_fields[knob])}})
+    part = optimizations()[name]
+    chosen = {next(iter(part.model_fields)): part.only[knob][0]} if knob in part.only else {}
+    shown = Lane(opts={name: {**chosen, knob: other(part.model_fields[knob])}})
     values = lanes.show(shown)
     assert shown.opts and lanes.lane(values) == shown
     assert lanes.show(lanes.lane(values)) == values
@@ -53,6 +56,25 @@ def test_every_knob_makes_the_round_trip(name, knob):
 def test_every_backend_makes_the_round_trip(name, knob):
     shown = Lane(backend={"name": name, knob: other(backends()[name].model_fields[knob])}, device="cpu")
     assert lanes.lane(lanes.show(shown)) == shown
+
+
+def test_a_knob_that_does_not_apply_is_not_read():
+    values = lanes.show(Lane(opts={"bitsandbytes": {"kind": "int8", "threshold": 3.0}}))
+    read = lanes.lane({**values, "opts.bitsandbytes.kind": "nf4"})
+    assert read == Lane(opts={"bitsandbytes": {"kind": "nf4"}})
+
+
+def test_what_a_lane_lacks_is_offered_only_where_it_cures():
+    packed = Lane(opts={"packed_weights": {}})
+    assert [name for name, _ in missing(packed, "smollm2-135m")] == ["native_step"]
+    assert missing(Lane(opts={"packed_weights": {}, "batching": {}, "prompt_lookup": {}}), "smollm2-135m") == []
+    assert missing(Lane(), "smollm2-135m") == []
+
+
+def test_the_format_is_that_which_ran():
+    assert number_format(Lane(device="cpu"), "smollm2-135m") == "float32 (auto)"
+    assert number_format(Lane(device="cpu"), "smollm2-135m", {"dtype": "bfloat16"}) == "bfloat16 (auto)"
+    assert number_format(Lane(opts={"precision": {"dtype": "bfloat16"}}), "smollm2-135m") == ""
 
 
 def test_widgets_cover_every_address():
@@ -95,6 +117,8 @@ def test_lanes_grow_copy_and_shrink():
     assert [row["name"] for row in fewer] == ["B", "C"]
     assert lanes.grown(fewer, 0)[0][-1]["name"] == "A"
     assert lanes.shrunk(rows[:1], 0)[0] == rows[:1]
+    bare, tab, _ = lanes.cleared(rows, 1)
+    assert tab == 1 and lanes.collected(bare) == {"A": Lane(), "B": Lane()}
 
 
 EXPERIMENT = Experiment.read(
