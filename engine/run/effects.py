@@ -13,7 +13,7 @@ CHANGE = 0.25
 TOGETHER = 0.1
 """How much more or less a change is expected to do beside everything else that is set."""
 NOISE = 0.02
-"""How far a repeated measurement is off."""
+"""How far a repeated measurement is off, in logarithms."""
 ALIKE = 0.6
 """How far a number's effect carries over to the next one in its list."""
 BELIEVED, DOUBT = 0.5, 0.3
@@ -21,27 +21,30 @@ BELIEVED, DOUBT = 0.5, 0.3
 ANYTHING = 10.0
 """How far the level of everything may lie from nothing."""
 
+Heard = tuple[Values, float, float]
+"""A configuration, the logarithm of what it came to, and how far that may be off."""
+
 
 def beliefs(
     choices: Sequence[Choice],
-    measured: Sequence[tuple[Values, float]],
+    measured: Sequence[Heard],
     others: Sequence[Values],
     foretold: Sequence[float | None],
 ) -> list[NormalDist]:
     """What each of `others` will come to, with how sure that is.
 
-    `measured` holds configurations with a logarithm, so that effects add up: a Gaussian process over what each value
+    `measured` holds logarithms, so that effects add up: a Gaussian process over what each value
     does, what each pair of values does together, and the share of what is foretold that comes true. `foretold` holds
     a logarithm for each measured configuration and then for each of the others; one that is not known counts as that
     of the first.
     Source: Duvenaud et al. 2011, "Additive Gaussian processes", arXiv:1112.4394.
     """
     count = len(measured)
-    codes = _codes(choices, [*(values for values, _ in measured), *others])
+    codes = _codes(choices, [*(values for values, _, _ in measured), *others])
     told = np.array([0.0 if None in (one, foretold[0]) else one - foretold[0] for one in foretold])
     covariance = _covariance(choices, codes, codes[:count], np.outer(told, told[:count]))
-    heard = np.array([value for _, value in measured]) - BELIEVED * told[:count]
-    weights = np.linalg.solve(covariance[:count] + NOISE**2 * np.eye(count), covariance[count:].T)
+    heard = np.array([value for _, value, _ in measured]) - BELIEVED * told[:count]
+    weights = np.linalg.solve(covariance[:count] + np.diag([off**2 for _, _, off in measured]), covariance[count:].T)
     means = BELIEVED * told[count:] + weights.T @ heard
     explained = np.einsum("ij,ji->i", covariance[count:], weights)
     spreads = np.sqrt(np.maximum(_variances(choices, told[count:]) - explained, 0.0) + NOISE**2)

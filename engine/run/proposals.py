@@ -33,7 +33,7 @@ class Proposals:
         direction = "maximize" if self.better == "higher" else "minimize"
         self.study = optuna.create_study(sampler=sampler, direction=direction)
         self.prospects = Prospects(search)
-        self.told: dict[str, tuple[Values, Outcome]] = {}
+        self.told: list[tuple[Values, Outcome]] = []
         self.trial: Any = None
         self.values: Values = {}
 
@@ -54,12 +54,17 @@ class Proposals:
         value = found.value(self.search.axis)
         worst = 0.0 if self.better == "higher" else 1e12
         self.study.tell(self.trial, worst if value is None else value)
-        self.told[key(self.values)] = self.values, found
+        if (self.values, found) not in self.told:  # TPE may ask for what it knows
+            self.told.append((self.values, found))
         self.trial = None
+
+    def heard(self, values: Values) -> int:
+        """How often something was told of a configuration."""
+        return sum(key(other) == key(values) for other, _ in self.told)
 
     def _chosen(self) -> Values | None:
         """None leaves it to Optuna."""
-        return self.prospects.best([*self.told.values()]) if self.told else completed(self.choices, {})
+        return self.prospects.best(self.told) if self.told else completed(self.choices, {})
 
     def _suggest(self) -> Values:
         values: Values = {}

@@ -1,14 +1,16 @@
 """Prospects: which untried configuration is expected to gain most, by what is foretold and what was measured."""
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import inf, log
 from statistics import NormalDist
 from typing import Any
 
+from engine.measure.metrics import METRICS
 from engine.measure.pareto import AXES
 from engine.refusal import Refusal
-from engine.run.effects import beliefs
+from engine.run.effects import NOISE, Heard, beliefs
 from engine.run.foretold import foretold
 from engine.run.neighbours import around, distinct, key, whole
 from engine.run.study import DONE, REFUSED, Outcome, Values, changed
@@ -21,6 +23,8 @@ LEAST = log(1e-3)
 """Of an expected gain, which is a logarithm itself: less is not worth a run."""
 FAR = 3.0
 """A limit that is missed or kept by more than this, as a logarithm, says no more than this."""
+DISTURBED = 1.0
+"""How far a time is off whose rounds were withdrawn, as a logarithm: next to nothing is learnt from it."""
 LOST = 1.0
 """How much worse than the worst so far a configuration that failed counts, as a logarithm."""
 TINY = 1e-300
@@ -51,7 +55,7 @@ class Prospects:
         tried = [(values, found) for values, found in told if found.state != REFUSED]
         if not any(self._reached(found) is not None for _, found in tried):
             return None
-        untried = self._untried(tried, {key(values) for values, _ in told})
+        untried = self._untried(tried, _known(told))
         gain, place = max(zip(self._gains(tried, untried), range(len(untried)), strict=True), default=(-inf, 0))
         return untried[place] if gain > -inf else None
 
@@ -59,7 +63,8 @@ class Prospects:
         """What can run and was not asked for yet; the seed decides between those that promise the same."""
         done = sorted((self._score(found), place) for place, (_, found) in enumerate(tried) if found.state == DONE)
         best = [tried[place][0] for _, place in done[-NEAR:]]
-        near = self.space or distinct(other for values in reversed(best) for other in around(self.choices, values))
+        beside = distinct(other for values in reversed(best) for other in [values, *around(self.choices, values)])
+        near = self.space or beside
         able = [values for values in near if key(values) not in known and self._figures(values) is not None]
         return self.random.sample(able, len(able))
 
@@ -71,27 +76,31 @@ class Prospects:
         gains = [size + chance for size, chance in zip(sizes, self._chances(tried, untried), strict=True)]
         return [gain if gain > LEAST else -inf for gain in gains] if kept else gains
 
-    def _heard(self, tried: Sequence[Row]) -> list[tuple[Values, float]]:
+    def _heard(self, tried: Sequence[Row]) -> list[Heard]:
         """What everything reached; of what failed, or has no figure, only that it is no good."""
-        reached = [(values, self._reached(found)) for values, found in tried]
-        lost = min(value for _, value in reached if value is not None) - LOST
-        return [(values, lost if value is None else value) for values, value in reached]
+        reached = [(values, self._reached(found), found) for values, found in tried]
+        lost = min(value for _, value, _ in reached if value is not None) - LOST
+        return [
+            (values, lost if value is None else value, _off(found, self.search.axis))
+            for values, value, found in reached
+        ]
 
     def _chances(self, tried: Sequence[Row], untried: Sequence[Values]) -> list[float]:
         """The logarithm of the chance that each keeps all limits."""
         done = [(values, found) for values, found in tried if found.state == DONE]
         chances = [0.0] * len(untried)
         for limit in self.search.limits:
-            heard = [(values, _bounded(limit.missed(found.value(limit.axis)))) for values, found in done]
+            heard = [
+                (values, _bounded(limit.missed(found.value(limit.axis))), _off(found, limit.axis))
+                for values, found in done
+            ]
             misses = self._beliefs(heard, untried, limit.axis, lambda value, limit=limit: _bounded(limit.missed(value)))
             chances = [chance + _logarithm(miss.cdf(0.0)) for chance, miss in zip(chances, misses, strict=True)]
         return chances
 
-    def _beliefs(
-        self, heard: Sequence[tuple[Values, float]], untried: Sequence[Values], axis: str, scale: Scale
-    ) -> list[NormalDist]:
+    def _beliefs(self, heard: Sequence[Heard], untried: Sequence[Values], axis: str, scale: Scale) -> list[NormalDist]:
         """What each of the untried will come to on an axis, brought to a scale."""
-        several = [*(values for values, _ in heard), *untried]
+        several = [*(values for values, _, _ in heard), *untried]
         figures = [(self._figures(values) or {}).get(axis) for values in several]
         return beliefs(self.choices, heard, untried, [None if one is None else scale(one) for one in figures])
 
@@ -128,6 +137,17 @@ def improvement(expected: NormalDist, best: float) -> float:
     """How far something is expected to come above the best, where it does; where it does not, nothing is lost."""
     above = (expected.mean - best) * (1 - expected.cdf(best))
     return max(0.0, above + expected.variance * expected.pdf(best))
+
+
+def _known(told: Sequence[Row]) -> set[str]:
+    """What needs no other run: everything but what was measured once and withdrawn."""
+    times = Counter(key(values) for values, _ in told)
+    return {key(values) for values, found in told if times[key(values)] > 1 or not found.spoiled}
+
+
+def _off(found: Outcome, axis: str) -> float:
+    """How far a figure may be off: a disturbed round tells nothing of times, and all of memory and loss."""
+    return DISTURBED if found.spoiled and axis in METRICS else NOISE
 
 
 def _bounded(missed: float) -> float:

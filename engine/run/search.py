@@ -78,7 +78,8 @@ class Search(Study):
     It starts with the lane as it is. What is foretold for each configuration before it is loaded, corrected by all
     that was measured, says which one comes next (see engine.run.prospects); where that expects nothing any more,
     Optuna's tree-structured Parzen estimator takes its turn (see engine.run.proposals). Combinations that a lane
-    refuses are told to it at no cost. `seed` makes it repeatable: a search that was stopped goes on where it was.
+    refuses are told to it at no cost, and rounds that were withdrawn are made up for by up to half as many runs
+    again. `seed` makes it repeatable: a search that was stopped goes on where it was.
     Source: Optuna, Akiba et al. 2019, arXiv:1907.10902; TPE, Bergstra et al. 2011. Raises Refusal.
     """
 
@@ -114,25 +115,30 @@ class Search(Study):
 
     def total(self, known: Known) -> int:
         free = sum(entry.outcome.state == REFUSED for entry in known.values())
-        return self.budget + free
+        spoiled = sum(entry.outcome.spoiled for entry in known.values())
+        return self.budget + free + min(spoiled, self.budget // 2)
 
     def following(self, known: Known) -> tuple[int, Point] | None:
         if len(known) >= self.total(known) or any(not entry.outcome.ended for entry in known.values()):
             return None
-        values = self._propose({key(entry.point.values): entry.outcome for entry in known.values()})
+        heard: dict[str, list[Outcome]] = {}
+        for _, entry in sorted(known.items()):
+            heard.setdefault(key(entry.point.values), []).append(entry.outcome)
+        values = self._propose(heard)
         return (max(known, default=-1) + 1, self._point(values)) if values is not None else None
 
-    def _propose(self, known: dict[str, Outcome]) -> Values | None:
+    def _propose(self, known: dict[str, list[Outcome]]) -> Values | None:
+        """What to measure next: something new, or once more what was disturbed."""
         from engine.run.proposals import Proposals
 
         if self.proposals is None:
             self.proposals = Proposals(self)
-        for _ in range(ASKS + len(known)):
+        for _ in range(ASKS + sum(map(len, known.values()))):
             values = self.proposals.ask()
-            found = known.get(key(values))
-            if found is None:
+            several, heard = known.get(key(values), []), self.proposals.heard(values)
+            if heard >= len(several) and (not several or (len(several) == 1 and several[0].spoiled)):
                 return values
-            self.proposals.tell(found)
+            self.proposals.tell(several[min(heard, len(several) - 1)])
         return None
 
     def _point(self, values: Values) -> Point:
@@ -156,8 +162,9 @@ class Search(Study):
         """The best point that keeps every limit (`best`), or else the one that misses them least (`closest`)."""
         rows = [(entry, self.missed(entry.outcome)) for entry in known.values() if entry.outcome.state == DONE]
         kept = [entry for entry, missed in rows if max(missed) <= 0 and entry.outcome.value(self.axis) is not None]
+        trusted = [entry for entry in kept if not entry.outcome.spoiled] or kept
         sign = 1 if AXES[self.axis].better == "higher" else -1
-        best = max(kept, key=lambda entry: sign * entry.outcome.value(self.axis), default=None)
+        best = max(trusted, key=lambda entry: sign * entry.outcome.value(self.axis), default=None)
         near = min(rows, key=lambda row: sum(max(0.0, far) for far in row[1]), default=(None, []))[0]
         free = sum(entry.outcome.state == REFUSED for entry in known.values())
         asked = {"limits": [str(limit) for limit in self.limits], "axis": self.axis, "budget": self.budget}

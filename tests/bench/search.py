@@ -57,14 +57,17 @@ def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
         known = medians(grids)
         able = [found for found in known.values() if found.state == "done"]
         budget, spent = len(able) // 3, (time.perf_counter() - began) / len(grids)
-        print(f"Grid: {len(known)} points, {len(able)} of which can run; a search may make {budget} runs. "
-              f"{len(grids)} passes of {spent:.0f} s.\n", flush=True)  # fmt: skip
+        print(f"Grid: {len(known)} points, {len(able)} of which can run; a search may make {budget} runs. {len(grids)} "
+              f"passes of {spent:.0f} s; {sum(o.spoiled for o in able)} points were disturbed in all.\n", flush=True)  # fmt: skip
         print(heading("goal", "best of the grid", "found / best, median", "worst of seeds", "within 3 %", "runs"))
         kept = {name: _replayed(name, experiment, axes, known, budget) for name in GOALS}
         live = _live(jobs, experiment, axes, known, budget)
         jobs.close()
     labels = {key(entry): entry.point.label for entry in grids[0].values()}
-    points = [{"label": labels[one], "state": o.state, **o.lanes.get("A", {})} for one, o in known.items()]
+    points = [
+        {"label": labels[one], "state": o.state, "spoiled": o.spoiled, **o.lanes.get("A", {})}
+        for one, o in known.items()
+    ]
     return {"points": points, "budget": budget, "replayed": kept, "live": live}
 
 
@@ -78,7 +81,7 @@ def conducted(jobs: Jobs, study: Study) -> dict[int, Entry]:
 
 
 def medians(grids: list[dict[int, Entry]]) -> dict[str, Outcome]:
-    """What came of each configuration over all passes."""
+    """What came of each configuration over all passes; withdrawn rounds count where a configuration has no other."""
     several: dict[str, list[Outcome]] = {}
     for entry in [entry for grid in grids for entry in grid.values()]:
         several.setdefault(key(entry), []).append(entry.outcome)
@@ -88,8 +91,10 @@ def medians(grids: list[dict[int, Entry]]) -> dict[str, Outcome]:
 def _median(some: list[Outcome]) -> Outcome | None:
     if not some:
         return None
-    values = {name: [v for o in some if (v := o.value(name)) is not None] for name in AXES}
-    return Outcome("done", "", None, {"A": {name: median(found) if found else None for name, found in values.items()}})
+    clean = [o for o in some if not o.spoiled] or some
+    values = {name: [v for o in clean if (v := o.value(name)) is not None] for name in AXES}
+    figures = {name: median(found) if found else None for name, found in values.items()}
+    return Outcome("done", "", None, {"A": figures}, spoiled=all(o.spoiled for o in some))
 
 
 def key(entry: Entry) -> str:
