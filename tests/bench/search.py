@@ -57,8 +57,8 @@ def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
         known = medians(grids)
         able = [found for found in known.values() if found.state == "done"]
         budget, spent = len(able) // 3, (time.perf_counter() - began) / len(grids)
-        print(f"Grid: {len(known)} points, {len(able)} of which can run; a search may make {budget} runs. {len(grids)} "
-              f"passes of {spent:.0f} s; {sum(o.spoiled for o in able)} points were disturbed in all.\n", flush=True)  # fmt: skip
+        print(f"Grid: {len(known)} points, {len(able)} of which can run; a search may make {budget} runs.")
+        print(f"{len(grids)} passes of {spent:.0f} s; {sum(o.spoiled for o in able)} points were disturbed in all.\n")
         print(heading("goal", "best of the grid", "found / best, median", "worst of seeds", "within 3 %", "runs"))
         kept = {name: _replayed(name, experiment, axes, known, budget) for name in GOALS}
         live = _live(jobs, experiment, axes, known, budget)
