@@ -147,7 +147,7 @@ def _known(told: Sequence[Row]) -> set[str]:
 
 def _off(found: Outcome, axis: str) -> float:
     """How far a figure may be off: a disturbed round tells nothing of times, and all of memory and loss."""
-    return DISTURBED if found.spoiled and axis in METRICS else NOISE
+    return DISTURBED if found.spoiled and axis in METRICS and METRICS[axis].timed else NOISE
 
 
 def _bounded(missed: float) -> float:
