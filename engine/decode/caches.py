@@ -2,12 +2,25 @@
 
 from typing import Any
 
+import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from engine.decode.quantized import QuantizedLayer
 from engine.decode.stepper import keep_all
 from engine.plan import Plan
+
+
+class Offloaded(DynamicCache):
+    """Keys and values lie in the host's memory, and each layer's come back while the layer before it computes."""
+
+    def __init__(self, config: Any):
+        super().__init__(config=config, offloading=True)
+
+    def update(self, key_states: torch.Tensor, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is fetched must have arrived at the host before: transformers 5.17 does not wait, and reads too soon."""
+        self.prefetch_stream.wait_stream(torch.cuda.current_stream(key_states.device))
+        return super().update(key_states, *args, **kwargs)
 
 
 def growing_cache(config: Any, plan: Plan) -> DynamicCache:
@@ -17,7 +30,7 @@ def growing_cache(config: Any, plan: Plan) -> DynamicCache:
     and stay as the model computes them, so packing is for the other layers only.
     """
     if plan.offload:
-        return DynamicCache(config=config, offloading=True)
+        return Offloaded(config)
     cache = DynamicCache(config=config)
     if plan.kv_bits:
         cache.layers = [_packed(layer, plan.kv_bits) for layer in cache.layers]

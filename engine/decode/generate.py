@@ -10,6 +10,7 @@ from transformers.generation.streamers import BaseStreamer
 from engine.backends import Emit
 from engine.decode import assisted
 from engine.decode.arrivals import Arrivals, InTurn, source
+from engine.decode.caches import Offloaded
 from engine.decode.footprint import footprint, kv_bytes
 from engine.decode.loop import enter, padded
 from engine.decode.paged import Pages, pages
@@ -129,7 +130,7 @@ class GenerateSession(Loaded):
         if plan.cache == "static":
             options["cache_implementation"] = "static"
         if plan.offload:
-            options["cache_implementation"] = "offloaded"
+            options["past_key_values"] = Offloaded(self.model.config)
         if plan.compile:
             mode = "reduce-overhead" if plan.compile == "default" else "max-autotune"
             options["compile_config"] = CompileConfig(mode=mode)

@@ -89,7 +89,7 @@ def machine() -> Machine:
         memory_bytes=_memory(),
         instructions=_instructions(),
         gpus=gpus,
-        compiler=shutil.which(os.environ.get("CXX", "g++")) and os.environ.get("CXX", "g++"),
+        compiler=shutil.which(os.environ.get("CXX", "g++")) and Path(os.environ.get("CXX", "g++")).name,
         python=platform.python_version(),
         packages=packages,
         caches=caches(),

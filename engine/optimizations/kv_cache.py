@@ -51,7 +51,7 @@ class KVCache(Optimization):
 
     def settle(self, plan: Plan) -> str | None:
         if not (
-            plan.compile or plan.graph or plan.window or plan.continuous or plan.native
+            plan.compile or plan.graph or plan.kernels or plan.window or plan.continuous or plan.native
         ):  # those bring their own kind of cache
             plan.expected["kv"] = plan.cache
         return None

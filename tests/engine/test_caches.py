@@ -5,22 +5,26 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import DynamicCache
 
+from engine.decode.caches import growing_cache
 from engine.decode.footprint import footprint
 from engine.decode.generate import GenerateSession
 from engine.decode.quantized import Packed, QuantizedLayer, packable
+from engine.decode.sampling import Sampling
 from engine.decode.sinks import SLACK, SinkLayer
-from engine.measure.machine import machine
+from engine.measure.machine import Gpu, machine
 from engine.models.architecture import known
 from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.spec import Lane, plan_for
-from tests.engine.contract import KEPT, full, generate
+from tests.engine.contract import KEPT, configurations, full, generate, ids
+from tests.engine.tiny import tiny as small
 from tests.engine.tiny_models import WINDOW, tiny
 
 TEXT = "The lamp is lit. abcabcabc The lamp is lit, and the keeper of the lamp is glad, and "
 NEW = 20
-GPU = replace(machine(), gpus=("a GPU",))
+GPU = replace(machine(), gpus=(Gpu("a GPU", 80 * 10**9, "9.0", "580"),))
 
 
 @pytest.fixture(scope="module")
@@ -201,11 +205,43 @@ def test_offloading_needs_a_gpu(backend):
     assert "host memory" in refused({"kv_offload": {}}, on=GPU, backend=backend, device="cpu")
     plan = plan_for(Lane(backend=backend, opts={"kv_offload": {}}), "smollm2-135m", GPU)
     assert plan.offload and plan.expected["offload"] is True
-    if backend == "generate":
-        from engine.decode.sampling import Sampling
 
-        options = GenerateSession()._options(plan, 4, Sampling(frozenset(), True))
-        assert options["cache_implementation"] == "offloaded"
+
+def test_what_comes_back_from_the_host_has_arrived_there(monkeypatch):
+    """With a stand-in for the GPU's second stream: it waits for the first before a layer is asked for."""
+    order = []
+
+    class Stream:
+        def wait_stream(self, other):
+            order.append(other)
+
+    monkeypatch.setattr(torch, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "now")
+    monkeypatch.setattr(DynamicCache, "update", lambda self, keys, values, layer: order.append(layer) or (keys, values))
+    model = small("llama")
+    keys = torch.ones(1, 2, 3, 16)
+    session = GenerateSession()
+    session.model = model
+    plan = plan_for(Lane(backend="generate", opts={"kv_offload": {}}), "smollm2-135m", GPU)
+    ours = growing_cache(model.config, plan)
+    theirs = session._options(plan, 4, Sampling(frozenset(), True))["past_key_values"]
+    for cache in (ours, theirs):
+        assert cache.offloading
+        for layer in range(2):
+            cache.update(keys, keys, layer)
+        assert order == ["now", 0, "now", 1]
+        order.clear()
+
+
+@pytest.mark.parametrize("case", configurations(), ids=ids)
+def test_who_brings_another_kind_of_cache_expects_that_kind(case):
+    """Planned for a GPU: what was expected of the usual cache must not stand when another takes its place."""
+    name, knobs = case
+    try:
+        plan = plan_for(Lane(opts={name: knobs}), "smollm2-135m", GPU)
+    except Refusal:
+        return
+    assert plan.expected.get("kv", plan.cache) == plan.cache
 
 
 def test_what_did_not_run_is_said():

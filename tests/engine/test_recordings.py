@@ -4,11 +4,14 @@ import getpass
 import json
 import re
 import socket
+import sys
+from pathlib import Path
 
 import pytest
 
 from engine.event import Failed, Record
 from engine.export import copy, entries
+from engine.measure.machine import machine
 from engine.measure.result import result
 from engine.refusal import Refusal
 from engine.run import recordings
@@ -134,3 +137,9 @@ def test_the_command_line_knows_recordings(tmp_path):
     store.close()
     made = python("-m", "engine", "record", RUN[:8], "--to", str(tmp_path / "mine.json"), **home)
     assert "bytes" in made.stderr and recordings.shelf(tmp_path).recordings["mine"].entry["id"] == RUN
+
+
+def test_a_machine_is_told_without_the_place_of_its_compiler(monkeypatch):
+    """Which would be a place on somebody's machine, and no run of it could become a recording."""
+    monkeypatch.setenv("CXX", sys.executable)
+    assert machine.__wrapped__().compiler == Path(sys.executable).name
