@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.models.architecture import Architecture
+from engine.models.parameters import parameters
 from engine.plan import Plan
 
 PLAIN = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
@@ -16,6 +17,8 @@ PACKED = {"int8": 1.0, "int4": 0.5 + 4 / 32}
 """Bytes of a weight of a processor's native step: int8 has a scale a row, int4 one a group of 32."""
 GROUPS = (128, 64, 32)
 """A GPU's native step has 4-bit groups as large as the width allows, with a scale in the model's own format."""
+TILE = 1024
+"""Inputs of a row that torchao's `tile_packed_to_4d` keeps together."""
 INTEGER = {"int8": "int8", "int8-dynamic": "int8", "fp8-dynamic": "float8"}
 """Kinds that round the activations as well, and multiply narrow numbers with narrow ones."""
 
@@ -40,7 +43,7 @@ def formats(plan: Plan, shape: Architecture) -> Formats:
     packed = _packed(plan, plain, shape)
     wide = plan.native and plan.device == "cpu"  # keys, values and sums of 32 bits, whole numbers by whole ones
     return Formats(
-        weight=packed or weight_bytes(plan.quantization or {}, plain, shape),
+        weight=packed or weight_bytes(plan.quantization or {}, plain, shape) * _filled(plan, shape),
         plain=1.0 if packed else plain,
         kv=PLAIN["float32"] if wide else _kv_bytes(plan.kv_bits, plain, shape),
         arithmetic="int8" if packed and wide else INTEGER.get(kind, plan.dtype),
@@ -84,6 +87,17 @@ def weight_bytes(quantization: dict[str, Any], plain: float, shape: Architecture
             return 0.5 + 2 * 2 / quantization.get("group", BLOCK)
         case _:
             return 1 + plain * rowwise
+
+
+def _filled(plan: Plan, shape: Architecture) -> float:
+    """What torchao's tiles of 4 bits on a GPU take over the weights in them: rows are filled up to multiples of TILE."""
+    tiled = plan.device == "cuda" and (plan.quantization or {}).get("kind") == "int4-weight-only"
+    if not tiled or not shape.hidden or not shape.feed_forward:
+        return 1.0
+    down = shape.hidden * shape.feed_forward
+    others = parameters(shape).linear / max(1, shape.layers) - down
+    sizes = ((others, shape.hidden), (down, shape.feed_forward))
+    return sum(count * -(-inputs // TILE) * TILE / inputs for count, inputs in sizes) / (others + down)
 
 
 def _checkpoint_bytes(kind: str, plain: float) -> float:
