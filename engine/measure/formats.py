@@ -90,7 +90,7 @@ def weight_bytes(quantization: dict[str, Any], plain: float, shape: Architecture
 
 
 def _filled(plan: Plan, shape: Architecture) -> float:
-    """What torchao's tiles of 4 bits on a GPU take over the weights in them: rows are filled up to multiples of TILE."""
+    """What torchao's tiles of 4 bits on a GPU take over the weights in them: rows are filled up to whole TILEs."""
     tiled = plan.device == "cuda" and (plan.quantization or {}).get("kind") == "int4-weight-only"
     if not tiled or not shape.hidden or not shape.feed_forward:
         return 1.0
