@@ -6,17 +6,29 @@ from pathlib import Path
 
 from engine.labs import Lab
 from engine.refusal import Refusal
-from engine.registry import labs
+from engine.registry import GROUPS, labs
 from engine.spec import Experiment, load_toml
 
+SEVERAL, ENGINES = "several together", "engines"
+FAMILIES = (*GROUPS, SEVERAL, ENGINES)
+"""What a question is about, in the order in which people meet it."""
 FOLDER = Path(__file__).resolve().parents[1] / "presets"
 
 
 @cache
 def presets() -> dict[str, Experiment]:
-    """Every preset by its file's name, those without a model last."""
+    """Every preset by its file's name, family by family, those without a model last."""
     found = {path.stem: Experiment.from_toml(path) for path in sorted(FOLDER.glob("*.toml"))}
-    return dict(sorted(found.items(), key=lambda item: not _real(item[1])))
+    rank = {name: place for place, name in enumerate(FAMILIES)}
+    return dict(sorted(found.items(), key=lambda item: (not _real(item[1]), rank[family(item[1])])))
+
+
+def family(experiment: Experiment) -> str:
+    """The family of the optimizations in which the lanes differ; one of FAMILIES."""
+    lanes = [lane.in_effect() for lane in experiment.lanes.values()]
+    every = {name: part for lane in lanes for name, part in lane.items()}
+    groups = {part.group for name, part in every.items() if any(one.get(name) != lanes[0].get(name) for one in lanes)}
+    return SEVERAL if len(groups) > 1 else next(iter(groups), ENGINES)
 
 
 def preset(name: str) -> Experiment:

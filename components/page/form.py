@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from html import escape
+from itertools import groupby
 from typing import Any
 
 import gradio as gr
@@ -10,9 +11,10 @@ import gradio as gr
 from components import figures, roofline, workload
 from components.forecast import forecasts, note
 from components.lanes import Lanes, badges, cleared, collected, copied, grown, shrunk, spread
+from components.page.question import asked
 from components.page.readiness import Unready, checked, missing, number_format, problem, unready
 from components.summary import TIPS
-from engine.presets import presets
+from engine.presets import family, presets
 from engine.spec import MAX_LANES, Experiment, Lane, Workload
 
 FOLD = "() => { document.querySelector('#presets input').checked = false; }"
@@ -54,10 +56,13 @@ class Form:
     def questions(self) -> None:
         with gr.Row(elem_id="presets"):
             gr.HTML(f'<label><input type="checkbox" /><span>All {len(presets())} questions</span></label>')
-            self.presets = {
-                name: gr.Button(one.title, elem_classes=["chip"], elem_id=f"preset-{name}", size="sm")
-                for name, one in presets().items()
-            }
+            self.presets = {}
+            for group, questions in groupby(presets().items(), key=lambda item: family(item[1])):
+                gr.HTML(f"<h4>{escape(group)}</h4>", elem_classes=["question-family"])
+                for name, one in questions:
+                    self.presets[name] = gr.Button(
+                        one.title, elem_classes=["chip"], elem_id=f"preset-{name}", size="sm"
+                    )
 
     def build(self) -> None:
         self.work = workload.editor(self.first)
@@ -94,8 +99,8 @@ class Form:
         noted, filled = self.noted(stage), self.filled(stage)
         gr.on(self.lanes.edits(), self.note, self.inputs, noted, trigger_mode="always_last", **quiet)
         work = self.work
-        asked = [work["model"].input, work["workload.prompts"].blur, work["workload.max_new_tokens"].blur]
-        gr.on(asked, self.note, self.inputs, noted, trigger_mode="always_last", **quiet)
+        typed = [work["model"].input, work["workload.prompts"].blur, work["workload.max_new_tokens"].blur]
+        gr.on(typed, self.note, self.inputs, noted, trigger_mode="always_last", **quiet)
         self.work["model"].change(workload.about, [self.work["model"]], [self.about], **quiet)
         for name, button in self.presets.items():
             button.click(partial(self.fill, presets()[name]), None, filled, js=FOLD, **quiet)
@@ -150,7 +155,7 @@ class Form:
         notes = [note(text, told.get(name), cure) for text, name, cure in zip(sentences, names, cures, strict=True)]
         drawn = roofline.picture(list(lanes), [one and one["ceiling"] for one in told.values()])
         shown = {"pictures": {"roofline": drawn}} if drawn else {}
-        shown["unready"] = unready(names, sentences)
+        shown |= {"unready": unready(names, sentences), **asked(model, work, lanes)}
         preview = gr.update(setup=setup(lanes, model, **shown)) if len(lanes) == len(rows) else gr.skip()
         return [*notes, *[""] * (MAX_LANES - len(rows)), preview]
 

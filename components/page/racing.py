@@ -13,6 +13,7 @@ from components.discretion import discreet
 from components.history import History
 from components.page.form import Form, said, setup
 from components.page.opening import Opening, shows
+from components.page.question import key, reasons
 from components.page.readiness import Unready
 from components.pictures import pictures
 from components.race import Race, line, replay
@@ -54,7 +55,8 @@ class Logs:
         result = self.jobs.result(run)
         shown = json.loads(setup(experiment.lanes, experiment.model, figures.crowded(experiment), result))
         origin = found.label if (found := recorded(run)) else ""
-        return {"run": run, "log": uuid.uuid4().hex, "replay": False, "recorded": origin, **shown, **values}
+        shown |= {"recorded": origin, "key": key(experiment), "why": reasons(experiment)}
+        return {"run": run, "log": uuid.uuid4().hex, "replay": False, **shown, **values}
 
     def _closing(self, run: str, state: str) -> str:
         return self._typical(run) * self._ran(run) + self._end(run, state)

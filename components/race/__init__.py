@@ -103,9 +103,16 @@ class LaneFold:
             "tokens": turn.timeline.output_tokens if turn else 0,
             "progress": turn.progress(self.target) if turn else 0.0,
             "lap": turn.number + 1 if turn else 0,
+            "lost": self.lost(),
             "typical": self.typical_shown and self.wanted > 1,
             "why": f"{self.failed.why} {self.failed.hint}".strip() if self.failed else None,
         }
+
+    def lost(self) -> str | None:
+        """Why the newest round that ended does not count, as a sentence; None if it does."""
+        number = max((turn.number for turn in self.ended), default=None)
+        clause = self.out.get(number)
+        return f"Round {number + 1} does not count: {clause}." if clause and not self.typical_shown else None
 
     def _live(self, turn: Turn) -> dict[str, float | None]:
         return {"rate": turn.rate(), "ttft": METRICS["ttft_ms"].read(turn.timeline), "itl": turn.median_gap()}
@@ -162,7 +169,7 @@ class Race:
     def start(self, **values: Any) -> str:
         """The first line of a log: what is going to happen."""
         of = self.experiment
-        facts = {"title": of.title, "rounds": of.rounds, "prompts": of.workload.count}
+        facts = {"title": of.title, "model": of.model, "rounds": of.rounds, "prompts": of.workload.count}
         return line("start", **facts, target=self.lanes[0].target, **values)
 
     def tick(self, **values: Any) -> str:

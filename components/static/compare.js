@@ -3,7 +3,7 @@
 import { DASH, make, spoken, times } from "./units.js";
 
 const STYLE = `
-.side { margin: 10px 0 0; min-width: 0; }
+.side { margin: 10px 0 0; min-width: 0; scroll-margin-top: 12px; }
 .side .wide { overflow-x: auto; border: 1px solid var(--rule); border-radius: 8px; margin: 6px 0; }
 .side table { border-collapse: collapse; width: 100%; font-size: 12.5px; }
 .side th, .side td { padding: 4px 10px; text-align: right; vertical-align: top; border-top: 1px solid var(--rule); color: var(--ink); }
@@ -16,7 +16,7 @@ const STYLE = `
 export function side(found) {
   if (found.problem) return make("div", { class: "side" }, make("style", {}, STYLE), make("p", { role: "alert" }, found.problem));
   const heads = found.columns.map((column) => make("th", { scope: "col", title: `Run ${column.run}` }, column.lane, make("small", {}, column.title), make("small", { class: "origin" }, column.recorded || when(column.created))));
-  const differ = [...found.setup, ...found.machine].map((row) => line(row.address, row.values.map(plain)));
+  const differ = [...found.setup, ...found.machine].map((row) => line(row.title ?? row.address, row.values.map(plain), row.address));
   const rows = found.rows.map((row) => line(row.title, row.values.map((value, number) => cell(row, value, number))));
   const parts = [make("h3", {}, "Metrics, medians over the rounds"), grid(heads, rows)];
   if (differ.length) parts.push(make("h3", {}, "Where they differ"), grid(heads, differ));
@@ -32,8 +32,8 @@ function grid(heads, rows) {
   return make("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Runs side by side" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
 }
 
-function line(title, cells) {
-  return make("tr", {}, make("th", { scope: "row" }, title), ...cells);
+function line(title, cells, tip) {
+  return make("tr", {}, make("th", { scope: "row", title: tip }, title), ...cells);
 }
 
 function plain(value) {

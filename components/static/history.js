@@ -9,6 +9,7 @@ const PAUSE_MS = 300;
 const SHELVES = { mine: "My runs", recordings: "Recordings" };
 const ABOUT = "Real runs that come with Pitlane. Each was measured on the machine that it names, not on this one.";
 const NONE = "No runs yet. Each run is kept here and can be replayed. ";
+const ANOTHER = "choose another one to compare them.";
 const STYLE = `
 .history li { display: grid; grid-template-columns: auto minmax(0, 1fr); align-items: start; column-gap: 8px; }
 .history li input { margin: 10px 0 0; padding: 0; width: 15px; height: 15px; appearance: auto !important; accent-color: var(--ink); }
@@ -129,7 +130,7 @@ class List {
     if (!count) return this.beside.replaceChildren();
     const compare = make("button", { type: "button", "data-action": "compare", onclick: () => this.trigger("compare", { runs: [...this.chosen] }) }, "Compare");
     const none = make("button", { type: "button", onclick: () => this.clear() }, "Choose none");
-    this.bar.replaceChildren(`${count} chosen: `, count > 1 ? compare : "", "Save: ", ...buttons(JSON.parse(this.props.kinds || "[]"), "keep"), none);
+    this.bar.replaceChildren(`${count} chosen: `, count > 1 ? compare : make("span", { class: "hint" }, ANOTHER), "Save: ", ...buttons(JSON.parse(this.props.kinds || "[]"), "keep"), none);
     return undefined;
   }
 
@@ -139,7 +140,10 @@ class List {
   }
 
   compared() {
-    if (this.props.comparison && this.chosen.size) this.beside.replaceChildren(side(JSON.parse(this.props.comparison)));
+    if (!this.props.comparison || !this.chosen.size) return;
+    this.beside.replaceChildren(side(JSON.parse(this.props.comparison)));
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.beside.firstChild.scrollIntoView({ block: "start", behavior: still ? "auto" : "smooth" });
   }
 
   save(runs, kind) {

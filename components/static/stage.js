@@ -1,5 +1,6 @@
 // The stage: reads a run's log of view lines and draws it on its own clock, never faster than it can.
 
+import { Asked } from "./asked.js";
 import { Charts } from "./charts.js";
 import { clear, finish, laneCard, show, write } from "./lane.js";
 import { copier, settle } from "./links.js";
@@ -7,6 +8,7 @@ import { drawn } from "./pictures.js";
 import { Scrubber, Tape } from "./scrub.js";
 import { reality, table } from "./table.js";
 import { make, paced } from "./units.js";
+import { emphasised, failures, parted } from "./verdict.js";
 
 const DRAW_MS = 120;
 const SILENCE_MS = 12000;
@@ -17,21 +19,11 @@ export function mount({ element, props, watch, trigger, base }) {
   return new Stage(root, props, watch, trigger, base);
 }
 
-// The sentences of a verdict: the claim with its evidence in brackets, then the reasons.
-function parted(text) {
-  return text.split(/(?<=[.!]) (?=[A-Z])/);
-}
-
 // What Run would do now.
 function ahead(lanes) {
   const on = lanes.map(({ name, badges }) => `lane ${name} has ${badges.length ? badges.join(", ") : "nothing switched on"}`).join(", ");
   const short = lanes.length > 1 && on.length < LONG;
   return `${short ? `L${on.slice(1)}. ` : ""}Press Run to ${lanes.length > 1 ? "race them" : "measure this lane"}, or pick a question above.`;
-}
-
-function emphasised(claim) {
-  const [, what, evidence] = /^(.*?)( \(.*)?$/s.exec(claim);
-  return [make("b", {}, what), evidence ? make("span", {}, evidence) : null];
 }
 
 class Stage {
@@ -43,7 +35,8 @@ class Stage {
     this.chartRow = make("div", { class: "charts" });
     this.after = make("div", { class: "after" });
     this.scrubber = new Scrubber((act) => this.move(act));
-    root.replaceChildren(this.status, this.scrubber.box, this.lanes, this.chartRow, this.after);
+    this.asked = new Asked(root);
+    root.replaceChildren(this.asked.box, this.status, this.scrubber.box, this.lanes, this.chartRow, this.after);
     this.charts = new Charts(this.chartRow, base, this.reduced);
     this.head = "";
     this.schedule = paced(() => this.flush(), DRAW_MS);
@@ -59,9 +52,9 @@ class Stage {
 
   // While nothing runs the stage shows the lanes as they are set up.
   preview() {
-    if (this.state && this.state !== "idle") return;
     const setup = JSON.parse(this.props.setup || "null");
-    if (!setup) return;
+    this.asked.against(setup);
+    if (!setup || (this.state && this.state !== "idle")) return;
     const same = JSON.stringify(setup.lanes.map((lane) => lane.name));
     this.enter("idle");
     this.layOut({ ...setup, tips: setup.tips, prompts: 1 }, same !== this.drawn);
@@ -150,6 +143,7 @@ class Stage {
     this.tape = this.drawn = null;
     this.layOut(line, true);
     this.reveal();
+    this.asked.show(line);
     this.root.dataset.replay = line.replay ? "true" : "false";
     this.announce();
   }
@@ -210,9 +204,10 @@ class Stage {
     const view = this.views[number];
     const name = this.start.lanes[number].name;
     const what = view.phase === "running" ? `Lane ${name} runs round ${view.lap} of ${this.start.rounds}` : `Lane ${name}: ${view.phase}`;
-    if (what === this.said) return;
-    this.said = what;
-    this.say(what, `Lanes take turns, so that they do not slow each other down.${this.left()}`);
+    const lost = this.views.findLast((one) => one.lost)?.lost ?? "";
+    if (what + lost === this.said) return;
+    this.said = what + lost;
+    this.say(what, `${lost || "Lanes take turns, so that they do not slow each other down."}${this.left()}`);
   }
 
   // How long the turns to come will take if they take as long as those that were.
@@ -249,18 +244,8 @@ class Stage {
       return ["Verdict", make("ul", {}, ...verdicts.map(({ parts }) => make("li", {}, ...emphasised(parts[0]))))];
     }
     if (verdicts.length) return [verdicts[0].parts[0], verdicts[0].parts.slice(1).join(" ")];
-    const [first, ...more] = this.failures(line);
+    const [first, ...more] = failures(line, this.start.lanes);
     return [first, more.join(" ")];
-  }
-
-  // Why lanes failed, in a sentence each and what to do; once, where all of them say the same.
-  failures(line) {
-    const whys = new Set(line.lanes.map((lane) => lane.why).filter(Boolean));
-    const alike = whys.size === 1 && line.lanes.every((lane) => lane.why);
-    if (alike && line.lanes.length > 1) return parted([...whys][0]);
-    const failed = line.lanes.flatMap((lane, number) => (lane.why ? parted(`Lane ${this.start.lanes[number].name}: ${lane.why}`) : []));
-    if (failed.length) return failed;
-    return [line.state === "stopped" ? (line.replayable ? "Stopped. What was measured so far stays below." : "Stopped before anything was measured.") : "One lane alone is measured, not compared."];
   }
 
   skip() {

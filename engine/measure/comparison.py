@@ -6,14 +6,13 @@ from typing import Any
 
 from engine.address import titled
 from engine.measure.metrics import METRICS
+from engine.measure.quality import FIGURES
 from engine.measure.verdict import MIN_PAIRS, share, together
 
 LABEL = "Not interleaved: different runs, no verdict. What else the machine did may be all of the difference."
 MEMORY = (("weights_bytes", "Weights"), ("kv_bytes", "KV cache"), ("peak_bytes", "Peak memory"))
-FURTHER = ("quality", "energy", "cost")
+FURTHER = ("energy", "cost")
 """Sections of a lane whose numbers follow, under their own addresses."""
-LOSSES = "quality."
-"""Figures of which a ratio says nothing: a loss is set against none."""
 TOLD = ("lanes", "expect", "why")
 """Of what was asked, what is not the setup of a lane."""
 MEASURED = ("measured", "memory_bytes")
@@ -108,6 +107,9 @@ def _rows(lanes: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         )
     for key, title in MEMORY:
         yield _row(key, title, "bytes", "lower", [lane["memory"].get(key) for lane in lanes])
+    for figure in FIGURES:  # a ratio of two losses says nothing
+        row = _row(figure.name, figure.title, figure.unit, figure.better, [figure.read(lane) for lane in lanes])
+        yield row | {"ratios": [None] * len(lanes)}
     tables = [_numbers({name: lane.get(name) for name in FURTHER}) for lane in lanes]
     for address in dict.fromkeys(address for table in tables for address in table):
         yield _row(
@@ -120,7 +122,7 @@ def _numbers(table: dict[str, Any]) -> dict[str, float]:
 
 
 def _row(key: str, title: str, unit: str, better: str, values: list[float | None]) -> dict[str, Any]:
-    ratios = [None if key.startswith(LOSSES) else share(value, values[0]) for value in values[1:]]
+    ratios = [share(value, values[0]) for value in values[1:]]
     return {"key": key, "title": title, "unit": unit, "better": better, "values": values, "ratios": [None, *ratios]}
 
 
@@ -157,4 +159,5 @@ def _sentences(columns: Sequence[Column], machines: Sequence[dict[str, Any]]) ->
 
 def _before(column: Column, runs: int) -> str:
     """Whose verdict follows, where several runs have one."""
-    return f"{column.title or column.run[:8]}: " if runs > 1 else ""
+    name = column.title or column.run[:8]
+    return "" if runs == 1 else f"{name} " if name.endswith("?") else f"{name}: "
