@@ -1,15 +1,18 @@
 """Proposals: which configuration a search measures next, by Optuna."""
 
 import warnings
+from math import inf
 from typing import Any
 
 from engine.measure.pareto import AXES
 from engine.run.neighbours import completed, key
-from engine.run.prospects import Prospects
+from engine.run.prospects import LEAST, Prospects
 from engine.run.study import REFUSED, Outcome, Values
 
 TOLD_REFUSED = 100.0
 """The violation that a combination which cannot run is told with: larger than any that was measured."""
+VAIN = 8
+"""After so many turns of Optuna's sampler that brought nothing new, the most promising is measured all the same."""
 
 
 class Proposals:
@@ -34,6 +37,7 @@ class Proposals:
         self.study = optuna.create_study(sampler=sampler, direction=direction)
         self.prospects = Prospects(search)
         self.told: list[tuple[Values, Outcome]] = []
+        self.vain = 0
         self.trial: Any = None
         self.values: Values = {}
 
@@ -54,7 +58,10 @@ class Proposals:
         value = found.value(self.search.axis)
         worst = 0.0 if self.better == "higher" else 1e12
         self.study.tell(self.trial, worst if value is None else value)
-        if (self.values, found) not in self.told:  # TPE may ask for what it knows
+        if (self.values, found) in self.told:  # TPE may ask for what it knows
+            self.vain += 1
+        else:
+            self.vain = 0
             self.told.append((self.values, found))
         self.trial = None
 
@@ -64,7 +71,9 @@ class Proposals:
 
     def _chosen(self) -> Values | None:
         """None leaves it to Optuna."""
-        return self.prospects.best(self.told) if self.told else completed(self.choices, {})
+        if not self.told:
+            return completed(self.choices, {})
+        return self.prospects.best(self.told, LEAST if self.vain < VAIN else -inf)
 
     def _suggest(self) -> Values:
         values: Values = {}

@@ -50,14 +50,15 @@ class Prospects:
         self.figures: dict[str, dict[str, float] | None] = {}
         self.random = random.Random(search.seed)
 
-    def best(self, told: Sequence[Row]) -> Values | None:
-        """What to measure next, all of `told` being known; None where nothing is worth a run by all that is known."""
+    def best(self, told: Sequence[Row], least: float = LEAST) -> Values | None:
+        """What to measure next, all of `told` being known; None where no gain of `least` is expected of anything."""
         tried = [(values, found) for values, found in told if found.state != REFUSED]
         if not any(self._reached(found) is not None for _, found in tried):
             return None
         untried = self._untried(tried, _known(told))
-        gain, place = max(zip(self._gains(tried, untried), range(len(untried)), strict=True), default=(-inf, 0))
-        return untried[place] if gain > -inf else None
+        gains, kept = self._gains(tried, untried)
+        place = max(range(len(untried)), key=gains.__getitem__, default=None)
+        return None if place is None or (kept and gains[place] <= least) else untried[place]
 
     def _untried(self, tried: Sequence[Row], known: set[str]) -> list[Values]:
         """What can run and was not asked for yet; the seed decides between those that promise the same."""
@@ -68,13 +69,12 @@ class Prospects:
         able = [values for values in near if key(values) not in known and self._figures(values) is not None]
         return self.random.sample(able, len(able))
 
-    def _gains(self, tried: Sequence[Row], untried: Sequence[Values]) -> list[float]:
-        """Of each the logarithm of its gain times its chance; minus infinity where that is not worth a run."""
+    def _gains(self, tried: Sequence[Row], untried: Sequence[Values]) -> tuple[list[float], bool]:
+        """Of each the logarithm of its gain times its chance, and whether anything keeps the limits yet."""
         expected = self._beliefs(self._heard(tried), untried, self.search.axis, self._scale)
         kept = [value for _, found in tried if (value := self._reached(found)) is not None and self._keeps(found)]
         sizes = [_logarithm(improvement(one, max(kept))) if kept else one.mean for one in expected]
-        gains = [size + chance for size, chance in zip(sizes, self._chances(tried, untried), strict=True)]
-        return [gain if gain > LEAST else -inf for gain in gains] if kept else gains
+        return [size + chance for size, chance in zip(sizes, self._chances(tried, untried), strict=True)], bool(kept)
 
     def _heard(self, tried: Sequence[Row]) -> list[Heard]:
         """What everything reached; of what failed, or has no figure, only that it is no good."""

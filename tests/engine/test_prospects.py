@@ -9,6 +9,7 @@ import pytest
 
 from engine.measure.pareto import AXES
 from engine.refusal import Refusal
+from engine.run import proposals as module
 from engine.run import prospects
 from engine.run.effects import NOISE, beliefs
 from engine.run.foretold import foretold
@@ -171,15 +172,23 @@ def test_what_was_refused_while_loading_is_not_asked_for_again(monkeypatch):
 
 def test_where_no_gain_is_expected_any_more_optuna_has_its_turn(monkeypatch):
     monkeypatch.setattr(prospects, "foretold", nothing)
-    monkeypatch.setattr(prospects, "LEAST", 0.0)
+    monkeypatch.setattr(module, "LEAST", 0.0)
     search = Search(experiment(), [], CHOICES, seed=1)
     proposals = Proposals(search)
     assert named(proposals.ask()) == ""
     proposals.tell(outcome(proposals.values))
     assert proposals.ask() and "fixed_params" not in proposals.study.trials[1].system_attrs
-    monkeypatch.setattr(prospects, "LEAST", -math.inf)
+    monkeypatch.setattr(module, "LEAST", -math.inf)
     proposals.tell(outcome(proposals.values))
     assert proposals.ask() and "fixed_params" in proposals.study.trials[2].system_attrs
+
+
+def test_a_search_spends_its_runs_and_ends_where_there_is_nothing_left(monkeypatch):
+    monkeypatch.setattr(prospects, "foretold", nothing)
+    monkeypatch.setattr(module, "LEAST", 0.0)
+    for budget in (8, 20, 40):
+        _, entries = searched("ttft_ms", (), budget, 0)
+        assert sum(entry.outcome.state == DONE for entry in entries.values()) == min(budget, len(MEASURED))
 
 
 def test_effects_add_up_and_a_foretold_gain_is_half_believed():
