@@ -127,8 +127,30 @@ def build(jobs: Jobs, workshop: Workshop | None = None) -> FastAPI:
 def launch(jobs: Jobs, host: str, port: int, workshop: Workshop | None = None) -> None:
     """The same by Gradio's own server: on ZeroGPU the package `spaces` lends no GPU to a page that is not launched."""
     page = Page(jobs, workshop)
-    served = {"server_name": host, "server_port": port, "share": False, "quiet": True}
-    page.build().launch(app_kwargs=around(page, jobs), **served, **manner())
+    served = {"server_name": host, "server_port": port, "share": False, "quiet": True, "prevent_thread_lock": True}
+    blocks = page.build()
+    blocks.launch(app_kwargs=around(page, jobs), **served, **manner())
+    print(ways(host, port, workshop), flush=True)
+    blocks.block_thread()
+
+
+class Answering(uvicorn.Server):
+    """A server that says where it is once it answers there."""
+
+    def __init__(self, config: uvicorn.Config, said: str):
+        super().__init__(config)
+        self.said = said
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(self.said, flush=True)
+
+
+def ways(host: str, port: int, workshop: Workshop | None) -> str:
+    """Where the page is, and the ways into a workshop."""
+    page = f"Pitlane is at http://{host}:{port}"
+    return f"{page}\n{workshop.links(port)}" if workshop else page
 
 
 def arguments() -> argparse.Namespace:
@@ -147,15 +169,14 @@ def main() -> None:
     store = Library.lasting()
     jobs = Jobs(store)
     print(store.notice, end="\n" * bool(store.notice))
-    print(f"Pitlane is at http://{asked.host}:{asked.port}", flush=True)
-    workshop = Workshop(jobs, lessons(os.environ.get("PITLANE_SIMULATED") == "1")) if asked.workshop else None
-    if workshop:
-        print(workshop.links(asked.host, asked.port), flush=True)
+    taught = lessons(os.environ.get("PITLANE_SIMULATED") == "1")
+    workshop = Workshop(jobs, taught, host=asked.host) if asked.workshop else None
     if machine().zero_gpu:
         launch(jobs, asked.host, asked.port, workshop)
         return
     app = build(jobs, workshop)
-    uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning", timeout_graceful_shutdown=3)
+    served = {"host": asked.host, "port": asked.port, "log_level": "warning", "timeout_graceful_shutdown": 3}
+    Answering(uvicorn.Config(app, **served), ways(asked.host, asked.port, workshop)).run()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ element.querySelector("button").addEventListener("click", () => {
 });
 const rooms = [...element.querySelectorAll("nav a")];
 const enter = () => {
-  const asked = rooms.find((room) => room.hash === location.hash);
+  const query = new URLSearchParams(location.search);
+  const plain = !query.has("run") && !query.has("lanes");
+  const asked = rooms.find((room) => room.hash === (location.hash || (plain ? "#workshop" : ""))); // where there is one
   if (!asked && document.body.dataset.room && location.hash) return; // a place within the room
   document.body.dataset.room = (asked ?? rooms[0]).hash.slice(1);
   for (const room of rooms) room.ariaCurrent = room.hash.slice(1) === document.body.dataset.room ? "page" : null;

@@ -7,7 +7,7 @@ from gradio.themes.utils.fonts import LocalFont
 
 STATIC = Path(__file__).parent / "static"
 SHEETS = (
-    *("page.css", "rail.css", "slider.css", "words.css", "stage.css", "replay.css"),
+    *("page.css", "rail.css", "slider.css", "words.css", "stage.css", "bargain.css", "replay.css"),
     *("lab.css", "explore.css", "path.css", "workshop.css", "public.css"),
 )
 FIGURE_AXIS = {"zeroline": False, "fixedrange": True, "tickfont": {"size": 11}, "automargin": True}

@@ -1,12 +1,14 @@
 """The workshop on the page: its room, and the addresses at which browsers act and listen."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import gradio as gr
-from fastapi import APIRouter, Body
+import segno
+from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from components.page.studying import Studying
@@ -17,6 +19,8 @@ from engine.run.workshop import Workshop
 LOOK_S = 0.5
 BEAT = 10
 """After so many looks without news a browser is sent the state all the same, so that it knows of the connection."""
+
+LONGEST = 300
 
 
 class Gathering:
@@ -51,12 +55,12 @@ class Gathering:
         done = acts[asked["do"]]()
         return {"seat": done} if asked["do"] == "enter" else {}
 
-    async def live(self, token: str) -> AsyncIterator[str]:
-        """The state of the room as server-sent events, whenever it has changed."""
+    async def live(self, token: str, number: str | None = None) -> AsyncIterator[str]:
+        """The state of the room as server-sent events, whenever it has changed; `number` is this server's address."""
         known, looks = "", 0
         while True:
             try:
-                text = json.dumps(self.workshop.view(token))
+                text = json.dumps({**self.workshop.view(token), "number": number})
             except Refusal:  # the seat has been given to somebody else
                 return
             if text != known or looks % BEAT == 0:
@@ -75,13 +79,40 @@ class Gathering:
             except Refusal as refusal:
                 return JSONResponse({"problem": str(refusal)})
 
-        @router.get("/live")
-        async def live(seat: str) -> Response:
+        @router.get("/code.svg")
+        def code(seat: str, link: str = Query(max_length=LONGEST)) -> Response:
+            """The room's link to be read by a phone's camera, for the presenter's screen."""
             try:
                 self.workshop.view(seat)
             except Refusal as refusal:
                 return Response(str(refusal), status_code=404, media_type="text/plain")
-            return StreamingResponse(self.live(seat), media_type="text/event-stream", headers={
-                "Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # fmt: skip
+            return Response(drawn(link), media_type="image/svg+xml", headers={"Cache-Control": "no-store"})
+
+        @router.get("/live")
+        async def live(seat: str, request: Request) -> Response:
+            try:
+                self.workshop.view(seat)
+            except Refusal as refusal:
+                return Response(str(refusal), status_code=404, media_type="text/plain")
+            told = self.live(seat, number(request, self.workshop.numbers))
+            quiet = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            return StreamingResponse(told, media_type="text/event-stream", headers=quiet)
 
         return router
+
+
+def number(request: Request, numbers: list[str]) -> str | None:
+    """The address in numbers at which this browser has reached the server, or else the first of the computer's own.
+
+    A name that the presenter's computer knows is often unknown to a phone. None where only this computer can come in.
+    """
+    host = (request.scope.get("server") or ("", 0))[0]
+    own = next(iter(numbers), None)
+    return host if own and host in numbers else own
+
+
+def drawn(link: str) -> bytes:
+    """A link as a QR code (ISO/IEC 18004), black on white in light and dark."""
+    picture = io.BytesIO()
+    segno.make(link, micro=False).save(picture, kind="svg", scale=4, border=2, light="#fff")
+    return picture.getvalue()

@@ -4,7 +4,7 @@ import { make } from "./units.js";
 
 const TICKS = { "×": [1, 2, 4, 8, 16], "%": [50, 100, 200] };
 const NOTHING = { "×": [1, "no gain"], "%": [100, "no change"] };
-const CROWDED = 0.11; // of the track: a tick nearer to an end stands for it
+const CROWDED = 0.16; // of the track: a tick nearer to an end stands for it
 const OPEN = "Not yet guessed";
 const WORDS = { faster: "Faster", same: "Equally fast", slower: "Slower" };
 

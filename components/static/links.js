@@ -21,8 +21,13 @@ export function settle(run) {
 
 // A button that copies the link to what was asked.
 export function copier(asked) {
+  return linker(() => address(asked));
+}
+
+// A button that copies the link which `find` gives when it is pressed.
+export function linker(find) {
   const label = "Copy link";
-  return make("button", { type: "button", class: "quiet", "data-action": "link", onclick: (event) => copied(event.target, address(asked), label) }, label);
+  return make("button", { type: "button", class: "quiet", "data-action": "link", onclick: (event) => copied(event.target, find(), label) }, label);
 }
 
 // The clipboard is closed to pages without a secure address: there the link is put beside the button, selected.

@@ -1,9 +1,10 @@
 // The path of lessons: question, prediction, run, reveal. What a reader has done stays in their browser.
 
 import { Asking, worded } from "./guess.js";
-import { scale } from "./scale.js";
+import { decided, doubt } from "./reveal.js";
 import { mount as stage } from "./stage.js";
 import { make } from "./units.js";
+import { explained, glossary, term } from "./words.js";
 
 const KEPT = "pitlane-lessons";
 
@@ -11,11 +12,12 @@ export function mount({ element, props, watch, trigger, base }) {
   new Path(element.querySelector(".path") ?? element, props, watch, trigger, base);
 }
 
-// What a lesson is about, in one line.
-export function facts({ family, time, simulated, metric, definition, lane, over }) {
-  const decided = make("abbr", { title: definition, tabindex: "0" }, metric);
+// What a lesson is about, in one line, and in another what races.
+export function facts({ family, time, simulated, metric, definition, lane, over, setup }) {
   const label = simulated ? make("span", { class: "badge simulated" }, "simulated") : null;
-  return make("p", { class: "facts" }, label, make("span", {}, family), make("span", {}, `${time} on two cores`), make("span", {}, "decided by ", decided, `, lane ${lane} against ${over}`));
+  const by = make("span", {}, "decided by ", term(metric, definition), `, lane ${lane} against ${over}`);
+  const line = make("p", { class: "facts" }, label, make("span", {}, family), make("span", {}, `${time} on two cores`), by);
+  return [line, make("p", { class: "setup" }, ...explained(setup))];
 }
 
 // The stage of a room other than the race: it shows the run that `watch` is told.
@@ -46,7 +48,7 @@ class Path {
     this.pane = make("article", { class: "lesson", "aria-live": "off" });
     this.stage = new OwnStage(base, (event, detail) => this.hear(event, detail));
     const steps = make("nav", { "aria-label": "The path" }, make("h2", {}, "Lessons"), this.count, this.list);
-    root.replaceChildren(steps, make("div", { class: "open" }, this.pane, this.stage.box));
+    root.replaceChildren(steps, make("div", { class: "open" }, this.pane, this.stage.box, glossary()));
     watch("value", () => this.answered());
     const names = Object.keys(this.lessons);
     this.open(names.find((name) => this.running(name)) ?? names.find((name) => !this.done(name)) ?? names[0]);
@@ -103,9 +105,10 @@ class Path {
     this.stop = make("button", { type: "button", class: "quiet", "data-action": "halt", onclick: () => this.trigger("halt") }, "Stop");
     this.reveal = make("section", { class: "reveal", "aria-label": "What came of it", tabindex: "-1", hidden: true });
     this.asking.box.querySelector(".go").append(this.stop);
-    this.pane.replaceChildren(make("h3", {}, lesson.question), facts(lesson), this.asking.box, this.reveal);
+    this.pane.replaceChildren(make("h3", {}, lesson.question), ...facts(lesson), this.asking.box, this.reveal);
     this.pane.dataset.lesson = name;
     if (entry) this.asking.lock(entry.guess);
+    doubt(this.stage.box, null);
     if (entry?.told) this.tell();
     if (this.running(name) && this.stage.run !== entry.run) this.stage.watch(entry.run);
     this.stage.box.hidden = !entry?.run || this.stage.run !== entry.run;
@@ -167,22 +170,23 @@ class Path {
     const lesson = this.lessons[this.name];
     this.reveal.hidden = false;
     this.reveal.dataset.right = told.right;
-    const drawn = told.value === null ? null : scale(lesson, told, [{ guess, name: "You", own: true }]);
-    const why = told.explanation ? make("p", { class: "explanation" }, told.explanation) : null;
+    doubt(this.stage.box, told);
     const next = told.next.map((say, number) => make("button", { type: "button", class: "further", "data-further": number, onclick: () => this.further(number) }, say));
     const tries = next.length ? make("div", { class: "tries" }, make("h4", {}, "Try next, in the Race"), ...next) : null;
-    this.reveal.replaceChildren(make("p", { class: "said" }, told.said), drawn ?? "", make("p", { class: "evidence" }, told.verdict), why ?? "", tries ?? "", this.onward());
+    this.reveal.replaceChildren(make("p", { class: "said" }, told.said), ...decided(lesson, told, [{ guess, name: "You", own: true }]), tries ?? "", this.onward());
   }
 
+  // Where to go on: to the next lesson, or where nothing was decided rather to this one again.
   onward() {
     const names = Object.keys(this.lessons);
     const following = names[names.indexOf(this.name) + 1];
-    const on = following ? make("button", { type: "button", class: "primary", "data-action": "following", onclick: () => this.open(following) }, `Next lesson: ${this.lessons[following].title}`) : null;
-    const anew = make("button", { type: "button", class: "quiet", "data-action": "anew", onclick: () => this.anew() }, "Take this lesson again");
+    const [first, second] = this.done(this.name) ? ["primary", "quiet"] : ["quiet", "primary"];
+    const button = (kind, action, words, act) => make("button", { type: "button", class: kind, "data-action": action, onclick: act }, words);
+    const on = following ? button(first, "following", `Next lesson: ${this.lessons[following].title}`, () => this.open(following)) : null;
+    const anew = button(second, "anew", "Take this lesson again", () => this.anew());
     const { run } = this.kept[this.name];
-    const shown = this.stage.run === run;
-    const show = shown ? null : make("button", { type: "button", class: "quiet", "data-action": "show", onclick: () => this.show(run) }, "Show the run");
-    return make("div", { class: "onward" }, on, anew, show);
+    const show = this.stage.run === run ? null : button("quiet", "show", "Show the run", () => this.show(run));
+    return make("div", { class: "onward" }, ...(this.done(this.name) ? [on, anew] : [anew, on]), show);
   }
 
   show(run) {

@@ -18,13 +18,17 @@ export function scale(lesson, told, guesses) {
   const labels = own && lesson.choices.length ? [axis.word(own)] : marks.map(({ label }) => label).filter(Boolean);
   const foot = make("div", { class: "guess-row" }, ...labels);
   const numbers = make("div", { class: "numbers" }, ...axis.numbers());
-  return make("div", { class: "scale", role: "img", "aria-label": spoken(lesson, told, own, guesses) }, head, line, numbers, foot);
+  return make("div", { class: told.unsound ? "scale unsound" : "scale", role: "img", "aria-label": spoken(lesson, told, own, guesses) }, head, line, numbers, foot);
 }
 
 function spoken(lesson, told, own, guesses) {
-  const was = told.value === null ? "Not measured." : `Measured ${worded(lesson, told.value)}.`;
+  const was = told.value === null ? "Not measured." : `${measuredAs(told)} ${worded(lesson, told.value)}.`;
   const said = own ? ` You guessed ${worded(lesson, own.guess)}.` : "";
   return `${was}${said}${guesses.length > 1 ? ` ${guesses.length} guesses.` : ""}`;
+}
+
+function measuredAs(told) {
+  return told.unsound ? "Measured, unsound:" : "Measured";
 }
 
 class Axis {
@@ -56,10 +60,11 @@ class Axis {
     return [...bar, make("i", { class: "measured", style: `left: ${this.place(value)}%` })];
   }
 
-  measured({ value, low, high }) {
+  measured(told) {
+    const { value, low, high } = told;
     if (value === null) return [];
     const between = low === null ? null : make("small", {}, `95 % interval ${worded(this.lesson, low)} to ${worded(this.lesson, high)}`);
-    return [this.label("was", value, make("b", {}, `Measured ${worded(this.lesson, value)}`), between)];
+    return [this.label("was", value, make("b", {}, `${measuredAs(told)} ${worded(this.lesson, value)}`), between)];
   }
 
   guess({ guess, name, own }) {

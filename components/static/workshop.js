@@ -1,7 +1,11 @@
 // The workshop's room: who is here, the open lesson, everybody's guesses, and one run that all watch.
 
-import { Asking, worded } from "./guess.js";
+import { gist, table } from "./board.js";
+import { Asking } from "./guess.js";
+import { joining, roomLink } from "./joining.js";
+import { linker } from "./links.js";
 import { facts, OwnStage } from "./path.js";
+import { decided, doubt } from "./reveal.js";
 import { scale } from "./scale.js";
 import { make } from "./units.js";
 
@@ -21,7 +25,8 @@ class Room {
     this.card = make("article", { class: "card lesson", "aria-live": "off" });
     this.stage = new OwnStage(base, (event, detail) => this.hear(event, detail));
     this.problem = make("p", { class: "problem", role: "alert", hidden: true });
-    root.replaceChildren(this.side, make("div", { class: "open" }, this.problem, this.card, this.stage.box));
+    this.way = make("section", { class: "way", "aria-label": "How to join", hidden: true });
+    root.replaceChildren(this.side, make("div", { class: "open" }, this.problem, this.way, this.card, this.stage.box));
     this.arrive();
   }
 
@@ -42,7 +47,7 @@ class Room {
 
   // Without a code: ask for it.
   door(problem) {
-    const code = make("input", { type: "text", name: "code", autocomplete: "off", placeholder: "ABC234", "aria-label": "Room code" });
+    const code = make("input", { type: "text", name: "code", autocomplete: "off", placeholder: "e.g. ABC234", "aria-label": "Room code" });
     const form = make("form", { class: "door" }, make("label", {}, "Room code ", code), make("button", { class: "primary" }, "Enter"));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -107,6 +112,7 @@ class Room {
     this.root.dataset.leads = state.leads;
     if (!before || before.leads !== state.leads) this.furnish();
     this.aside();
+    this.join();
     if (!before || state.lesson !== before.lesson || (before.run && !state.run)) this.open();
     this.show();
   }
@@ -119,25 +125,51 @@ class Room {
     if (!lesson) {
       return this.card.replaceChildren(...this.welcome());
     }
-    this.asking = new Asking(lesson, "Commit:", (guess) => this.act("predict", { guess }));
-    return this.card.replaceChildren(make("h3", {}, lesson.question), facts(lesson), this.asking.box, make("p", { class: "ready", role: "status" }), this.reveal);
+    this.asking = new Asking(lesson, "Commit:", (guess) => this.commit(guess));
+    this.change = make("button", { type: "button", class: "quiet", "data-action": "change", hidden: true, onclick: () => this.rethink() }, "Change my guess");
+    this.asking.box.querySelector(".go").append(this.change);
+    this.thinking = false;
+    return this.card.replaceChildren(make("h3", {}, lesson.question), ...facts(lesson), this.asking.box, make("p", { class: "ready", role: "status" }), this.reveal);
   }
 
-  // What is on the wall while people come: how to get in, and what is going to happen.
+  // A guess can be changed until the run starts; one that did not arrive is as it was.
+  async commit(guess) {
+    const { problem } = await this.act("predict", { guess });
+    this.thinking = Boolean(problem) && this.thinking;
+  }
+
+  rethink() {
+    this.thinking = true;
+    this.asking.unlock();
+    this.change.hidden = true;
+  }
+
+  // What is on the wall while people come: what is going to happen.
   welcome() {
-    const wait = this.state.leads ? "Open a lesson from the list: everybody sees it at once." : "The presenter opens a lesson in a moment.";
+    const wait = this.state.leads ? "Open a lesson from the list: everybody sees it at once." : "You are in. The presenter opens a lesson in a moment.";
     const steps = ["Everybody commits to a guess. Nobody sees those of others.", "One run is watched by all of us, live.", "The guesses are laid beside what was measured."];
-    const way = make("p", { class: "way" }, "Open ", make("b", {}, location.host + location.pathname.replace(/\/$/, "")), ", choose Workshop, and enter ", make("b", {}, this.code));
-    return [make("h3", {}, "Welcome. Guess first, then measure."), way, make("ol", { class: "how" }, ...steps.map((step) => make("li", {}, step))), make("p", { class: "more" }, wait)];
+    return [make("h3", {}, "Welcome. Guess first, then measure."), make("ol", { class: "how" }, ...steps.map((step) => make("li", {}, step))), make("p", { class: "more" }, wait)];
+  }
+
+  // How to get in, on the presenter's screen all the while.
+  join() {
+    const link = this.state.leads ? roomLink(this.state.number, this.code) : "";
+    this.way.hidden = !link;
+    if (link === this.joined || !link) return;
+    this.joined = this.field.value = link;
+    this.way.replaceChildren(...joining(link, this.code, `${this.base}workshop/code.svg`, this.seat));
   }
 
   show() {
     const { lesson, guess, run, leads } = this.state;
     this.stage.box.hidden = !run;
+    doubt(this.stage.box, this.state.told);
     if (run && this.stage.run !== run) this.stage.watch(run);
     if (!lesson) return;
-    if (guess !== null) this.asking.lock(guess);
+    if (run) this.thinking = false;
+    if (guess !== null && !this.thinking) this.asking.lock(guess);
     else if (leads || run) this.asking.close();
+    this.change.hidden = guess === null || Boolean(run) || this.thinking;
     this.card.querySelector(".ready").textContent = this.ready();
     if (run) this.tell();
   }
@@ -158,19 +190,11 @@ class Room {
     this.drawn = key;
     const lesson = this.lessons[this.state.lesson];
     const said = mark?.said ?? (told ? gist(lesson, told, board) : "All guesses are in. Watch the run below.");
-    const parts = [make("p", { class: "said" }, said), scale(lesson, told ?? NOTHING, board)];
-    if (told) parts.push(make("p", { class: "evidence" }, told.verdict), make("p", { class: "explanation" }, told.explanation));
-    if (told && board.length) parts.push(this.board(lesson, board));
+    const parts = [make("p", { class: "said" }, said), ...(told ? decided(lesson, told, board) : [scale(lesson, NOTHING, board)])];
+    if (told && board.length) parts.push(table(lesson, board));
     if (told) parts.push(this.further(told.next));
     this.reveal.hidden = false;
     this.reveal.replaceChildren(...parts);
-  }
-
-  board(lesson, board) {
-    const off = (row) => (row.off === null ? (row.right === null ? "" : row.right ? "right" : "wrong") : `${row.off > 0 ? "+" : "−"}${Math.round(100 * Math.abs(row.off))} %`);
-    const rows = board.map((row) => make("tr", { class: row.own ? "own" : null }, make("th", { scope: "row" }, row.own ? `${row.name} (you)` : row.name), make("td", {}, worded(lesson, row.guess)), make("td", {}, off(row))));
-    const head = make("tr", {}, ...["Who", "Guess", "Off"].map((title) => make("th", { scope: "col" }, title)));
-    return make("div", { class: "board", tabindex: "0", "aria-label": "Everybody's guesses" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
   }
 
   further(next) {
@@ -198,19 +222,29 @@ class Room {
     this.name = make("input", { type: "text", name: "name", maxlength: 24, autocomplete: "off" });
     this.name.addEventListener("change", () => this.act("rename", { name: this.name.value }));
     this.name.addEventListener("keydown", (event) => event.key === "Enter" && this.name.blur());
-    return make("label", { class: "name" }, "You are", this.name);
+    return make("label", { class: "name" }, "You are (write your own name here)", this.name);
   }
 
   leading() {
     const button = (action, kind, values = () => ({})) => make("button", { type: "button", class: kind, "data-action": action, onclick: () => this.act(action, values()) });
-    const link = make("input", { class: "link", readonly: true, value: `${location.origin}${location.pathname}?room=${this.code}`, "aria-label": "Link for everybody" });
-    link.addEventListener("focus", () => link.select());
+    this.field = make("input", { class: "link", readonly: true, "aria-label": "Link for everybody" });
+    this.field.addEventListener("focus", () => this.field.select());
+    const shared = make("div", { class: "shared" }, make("h4", {}, "Link for everybody"), make("div", { class: "pair" }, this.field, linker(() => this.field.value)));
     const options = Object.entries(this.lessons).map(([name, { title }]) => make("option", { value: name }, title));
     this.picker = make("select", { "aria-label": "Lesson" }, make("option", { value: "" }, "Open a lesson"), ...options);
     this.picker.addEventListener("change", () => this.picker.value && this.act("pick", { lesson: this.picker.value }));
-    this.buttons = { start: button("start", "primary"), pause: button("pause", "quiet", () => ({ on: !this.state.queue.held })), skip: button("skip", "quiet") };
+    const start = make("button", { type: "button", class: "primary", "data-action": "start", onclick: () => this.start() });
+    this.buttons = { start, pause: button("pause", "quiet", () => ({ on: !this.state.queue.held })), skip: button("skip", "quiet") };
     this.queue = make("p", { class: "queue" });
-    return make("section", { class: "leading" }, link, this.picker, this.buttons.start, make("div", { class: "pair" }, this.buttons.pause, this.buttons.skip), this.queue);
+    return make("section", { class: "leading" }, shared, this.picker, this.buttons.start, make("div", { class: "pair" }, this.buttons.pause, this.buttons.skip), this.queue);
+  }
+
+  // With no guess at all a first press asks, and a second one runs.
+  start() {
+    const { people } = this.state;
+    this.asked = !this.asked && !people.some((one) => one.ready);
+    if (this.asked) return this.steer();
+    return this.act("start");
   }
 
   aside() {
@@ -226,7 +260,9 @@ class Room {
   steer() {
     const { queue, lesson, going, people } = this.state;
     const { start, pause, skip } = this.buttons;
-    start.textContent = `Run (${people.filter((one) => one.ready).length} of ${people.length} ready)`;
+    const ready = people.filter((one) => one.ready).length;
+    if (ready || going || !lesson) this.asked = false;
+    start.textContent = this.asked ? "Nobody has guessed yet. Run all the same?" : `Run (${ready} of ${people.length} ready)`;
     start.disabled = !lesson || going;
     pause.textContent = queue.held ? "Resume queue" : "Pause queue";
     skip.textContent = "Skip run";
@@ -235,13 +271,6 @@ class Room {
     if (document.activeElement !== this.picker) this.picker.value = lesson ?? "";
     this.queue.textContent = `${queue.runs ? "A run is going on" : "Nothing runs"}, ${queue.waiting} waiting.${queue.held ? " People's own runs are paused." : ""}`;
   }
-}
-
-// For those who did not guess: how the others did.
-function gist(lesson, told, board) {
-  if (told.value === null) return "Too little was measured.";
-  const right = board.filter((row) => row.right).length;
-  return board.length ? `${right} of ${board.length} ${board.length === 1 ? "guess" : "guesses"} came close.` : `Measured: ${worded(lesson, told.value)}.`;
 }
 
 function person({ name, ready }) {

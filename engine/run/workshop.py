@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
+
 from engine.lessons import Guess, Lesson
 from engine.refusal import Refusal
 from engine.run.jobs import Jobs
@@ -47,8 +49,10 @@ class Workshop:
         jobs: Jobs,
         lessons: Mapping[str, Lesson],
         clock: Callable[[], float] = time.monotonic,
+        host: str = HERE[0],
     ):
         self.jobs, self.lessons, self.clock = jobs, lessons, clock
+        self.host, self.numbers = host, numbers() if host in ANY else []
         self.code = "".join(secrets.choice(LETTERS) for _ in range(CODE))
         self.secret = secrets.token_urlsafe(16)
         self.owner = f"workshop-{secrets.token_hex(8)}"
@@ -59,13 +63,14 @@ class Workshop:
         self.run: str | None = None
         self.told: dict[str, Any] | None = None
 
-    def links(self, host: str, port: int) -> str:
-        """The ways into the room, for the terminal of a server that listens there."""
-        name = socket.gethostname() if host in ANY else host
+    def links(self, port: int) -> str:
+        """The ways into the room, for the terminal of a server that listens at `host` and there."""
+        name = socket.gethostname() if self.host in ANY else self.host
         address = f"http://{name}:{port}/?room={self.code}"
+        numbers = [f"  phones may need: http://{one}:{port}/?room={self.code}" for one in self.numbers]
         alone = "Only this computer can open them: start with --host 0.0.0.0 to let others in."
         lines = [f"Workshop, room {self.code}", f"  everybody: {address}", f"  presenter: {address}&lead={self.secret}"]
-        return "\n".join([*lines, *([alone] if host in HERE else [])])
+        return "\n".join([*lines, *numbers, *([alone] if self.host in HERE else [])])
 
     def enter(self, code: str, name: str = "", secret: str = "") -> str:
         """Take a seat and return its token. Raises Refusal for a wrong code, a wrong secret, and a full room."""
@@ -103,15 +108,13 @@ class Workshop:
                 seat.guess = None
 
     def predict(self, token: str, guess: Any) -> None:
-        """Commit to a guess, once. Raises Refusal for one that is late, a second one, and one that is no answer."""
+        """Commit to a guess, or to another until the run starts. Raises Refusal for one that is late or no answer."""
         with self.lock:
             seat = self._seat(token)
             if self.lesson is None:
                 raise Refusal("No lesson is open.", "Wait until the presenter opens one.")
             if self.run:
                 raise Refusal("The run has begun, so it is too late to predict.", "Watch it, and predict in the next.")
-            if seat.guess is not None:
-                raise Refusal("You have committed to a guess already.", "Wait for the run.")
             seat.guess = self.lessons[self.lesson].prediction.accept(guess)
 
     def start(self, token: str) -> str:
@@ -204,6 +207,12 @@ class Workshop:
         }
         if len(self.seats) >= SEATS:
             raise Refusal(f"The room is full: it has {SEATS} seats.", "Watch on somebody else's screen.")
+
+
+def numbers() -> list[str]:
+    """This computer's addresses in its networks: a phone seldom knows its name."""
+    every = [one for found in psutil.net_if_addrs().values() for one in found if one.family == socket.AF_INET]
+    return [one.address for one in every if not one.address.startswith(("127.", "169.254."))]
 
 
 def _plain(name: Any) -> str:

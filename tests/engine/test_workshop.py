@@ -1,6 +1,7 @@
 """A workshop's room: who gets in, who may do what, when a guess counts, and what the board shows to whom."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -73,9 +74,13 @@ def test_only_the_presenter_leads(room, leader):
 
 
 def test_the_links_hold_the_secret_only_for_the_presenter(room):
-    everybody, presenter = room.links("0.0.0.0", 7860).splitlines()[1:]
+    everywhere = Workshop(room.jobs, {}, host="0.0.0.0")
+    everywhere.code, everywhere.secret = room.code, room.secret
+    everybody, presenter, *numbers = everywhere.links(7860).splitlines()[1:]
+    assert all(re.search(rf"http://\d+(\.\d+){{3}}:7860/\?room={room.code}$", line) for line in numbers)
+    assert not any("127.0.0.1" in line for line in numbers), "what a phone would open is its own"
     assert room.code in everybody and room.secret not in everybody and room.secret in presenter
-    assert "Only this computer" in room.links("127.0.0.1", 7860) and "0.0.0.0" not in everybody
+    assert "Only this computer" in room.links(7860) and "0.0.0.0" not in everybody
 
 
 def test_everybody_predicts_one_run_is_watched_and_the_board_compares(room, leader):
@@ -87,8 +92,9 @@ def test_everybody_predicts_one_run_is_watched_and_the_board_compares(room, lead
     room.predict(far, 0.5)
     with pytest.raises(Refusal, match="no answer"):
         room.predict(late, 99)
-    with pytest.raises(Refusal, match="already"):
-        room.predict(near, 3.0)
+    room.predict(near, 3.0)
+    room.predict(near, 2.0)
+    assert room.view(near)["guess"] == 2.0, "a guess may be changed until the run starts"
     before = room.view(late)
     assert before["board"] == [] and '"guess": 0.5' not in json.dumps(before), "no guess is shown while others think"
     assert before["people"] == [{"name": n, "ready": n != "Late"} for n in ("Near", "Far", "Late")]

@@ -73,8 +73,8 @@ def visit(site: Site, chromium) -> Iterator[Callable]:
         page.on("console", heard)
         page.on("request", lambda asked: complaints.append(asked.url) if _foreign(asked.url, site.url) else None)
         page.goto(site.url)
-        page.wait_for_selector("#run:not([disabled])")
-        page.wait_for_selector(".stage[data-state=idle] .lane")
+        page.wait_for_selector("#run:not([disabled])", state="attached")  # a workshop opens in its own room
+        page.wait_for_selector(".stage[data-state=idle] .lane", state="attached")
         page.click(f".top nav a[href='#{room}']")
         return page
 

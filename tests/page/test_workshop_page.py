@@ -3,6 +3,7 @@
 import json
 import re
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 
@@ -56,6 +57,10 @@ def test_a_presenter_and_two_participants_do_a_lesson(visit, links):
     ada.press(".workshop [name=name]", "Enter")
     leader.wait_for_selector(".workshop .people li:has-text('Ada')")
     leader.select_option(".workshop select", LESSON)
+    ada.wait_for_selector(".workshop[data-state=predicting] .asking")
+    leader.click(".workshop [data-action=start]")
+    assert "Nobody has guessed yet" in leader.inner_text(".workshop [data-action=start]"), "it asks before it runs"
+    assert ada.is_hidden(".workshop .way") and leader.is_visible(".workshop .way"), "who is in needs no way in"
     for page, guess in ((ada, "2"), (other, "0.6")):
         page.wait_for_selector(".workshop[data-state=predicting] .asking")
         page.locator(".workshop .asking input[type=range]").fill(guess)
@@ -63,8 +68,17 @@ def test_a_presenter_and_two_participants_do_a_lesson(visit, links):
         page.wait_for_selector(".workshop .asking[data-locked]")
     leader.wait_for_selector(".workshop [data-action=start]:has-text('2 of 2 ready')")
     looks(leader, "workshop-presenter")
+    ada.click(".workshop [data-action=change]")
+    ada.locator(".workshop .asking input[type=range]").fill("2.1")
+    ada.wait_for_timeout(1200)
+    ada.click(".workshop [data-action=commit]:has-text('2.1×')")
+    ada.wait_for_selector(".workshop .asking[data-locked] output:has-text('2.1×')")
     assert leader.locator(".workshop .board").count() == 0, "nobody's guess is seen before the run"
+    other.set_viewport_size({"width": 390, "height": 844})
     leader.click(".workshop [data-action=start]")
+    other.wait_for_selector(".workshop .stage[data-state=running]")
+    tops = [other.locator(f".workshop {one}").bounding_box()["y"] for one in (".stage", ".card", "aside")]
+    assert tops == sorted(tops), "in a hand the race comes first while it runs"
     for page in (leader, ada, other):
         page.wait_for_selector(".workshop .stage[data-state=running] .lane .badge.simulated")
     looks(ada, "workshop-running", to=".workshop .open")
@@ -73,7 +87,7 @@ def test_a_presenter_and_two_participants_do_a_lesson(visit, links):
         assert page.locator(".workshop .scale .guess").count() == 2
         page.wait_for_selector(".workshop .stage[data-state=done]")
     assert ada.locator(".workshop .board tbody tr").first.inner_text().startswith("Ada (you)")
-    assert "You said 2.0×" in ada.text_content(".reveal .said")
+    assert "You said 2.1×" in ada.text_content(".reveal .said")
     assert leader.text_content(".reveal .said") == "1 of 2 guesses came close."
     assert "too low" in other.text_content(".reveal .said")
     assert faults(ada) == [] and faults(leader) == []
@@ -114,6 +128,15 @@ def test_a_wrong_code_is_one_sentence_and_the_right_one_opens(visit, links, site
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_the_plain_address_asks_for_the_code_and_a_linked_run_opens_the_race(visit, site):
+    page = visit(viewport={"width": 390, "height": 844})
+    page.goto(site.url)
+    page.wait_for_selector(".workshop[data-state=door] .door input", state="visible")
+    assert page.evaluate("document.body.dataset.room") == "workshop"
+    page.goto(f"{site.url}/?lanes=none")
+    page.wait_for_selector("#run", state="visible")
+
+
 def test_the_room_answers_only_to_its_seats(links, site):
     def ask(**values) -> dict:
         data, header = json.dumps(values).encode(), {"Content-Type": "application/json"}
@@ -132,6 +155,10 @@ def test_the_room_answers_only_to_its_seats(links, site):
         {"do": "predict", "seat": ["x"], "guess": {}},
     ):
         assert ask(**values)["problem"].endswith("."), values
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"{site.url}/pitlane/workshop/live?seat=nobody", timeout=10)
-    assert refused.value.code == 404
+    link = urllib.parse.quote(f"{site.url}/?room={code}", safe="")
+    with urllib.request.urlopen(f"{site.url}/pitlane/workshop/code.svg?link={link}&seat={entered['seat']}") as drawn:
+        assert drawn.headers["Content-Type"] == "image/svg+xml" and b"<svg" in drawn.read()
+    for address in ("live?seat=nobody", f"code.svg?seat=nobody&link={link}"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{site.url}/pitlane/workshop/{address}", timeout=10)
+        assert refused.value.code == 404
