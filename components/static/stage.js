@@ -8,6 +8,7 @@ import { drawn } from "./pictures.js";
 import { Scrubber, Tape } from "./scrub.js";
 import { reality, table } from "./table.js";
 import { make, paced } from "./units.js";
+import { PHASES } from "./words.js";
 import { emphasised, failures, parted } from "./verdict.js";
 
 const DRAW_MS = 120;
@@ -207,7 +208,7 @@ class Stage {
     const lost = this.views.findLast((one) => one.lost)?.lost ?? "";
     if (what + lost === this.said) return;
     this.said = what + lost;
-    this.say(what, `${lost || "Lanes take turns, so that they do not slow each other down."}${this.left()}`);
+    this.say(what, `${lost || PHASES[view.phase] || "Lanes take turns, so that they do not slow each other down."}${this.left()}`);
   }
 
   // How long the turns to come will take if they take as long as those that were.

@@ -34,6 +34,13 @@ export const WORDS = {
   untiled: "The plain loop, which goes through the whole matrix again for every token.",
 };
 
+// What happens in the phases of a run whose names do not say it.
+export const PHASES = {
+  "measuring this machine, once": "How fast it reads memory and computes is measured, so that every lane is seen beside its limit. Only the first run needs it: about 15 s more.",
+  "counting launches": "One step is run once more, and every operator that it starts on the device is counted.",
+  "reading a text for its quality": "The lane reads a known text, to see whether what is switched on has changed what it would write.",
+};
+
 const EXACT = Object.keys(WORDS).filter((word) => /[A-Z]/.test(word)); // W is not a word of every sentence
 const LONGEST_FIRST = Object.keys(WORDS).sort((a, b) => b.length - a.length);
 const PATTERN = new RegExp(`(?<![\\w/-])(${LONGEST_FIRST.map((word) => word.replace(/[/.]/g, "\\$&")).join("|")})(s|es)?(?![\\w/-])`, "gi");
