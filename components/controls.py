@@ -10,15 +10,18 @@ OFF = "off"
 SLIDER_SPAN = 64
 
 
-def control(name: str, field: FieldInfo, switch: bool = False, **settings: Any) -> Component:
+def control(
+    name: str, field: FieldInfo, switch: bool = False, without: tuple[str, ...] = (), **settings: Any
+) -> Component:
     """The widget for one knob: label, bounds and default come from the field.
 
-    A knob with named choices may double as its part's `switch`: it then has "off" as its first choice.
+    A knob with named choices may double as its part's `switch`: it then has "off" as its first choice. Choices
+    `without` are not offered.
     """
     common = {"label": field.title or name, "value": field.default, "interactive": True, **settings}
     kind, (low, high) = field.annotation, bounds(field)
     if get_origin(kind) is Literal:
-        return gr.Radio([OFF] * switch + list(get_args(kind)), **common)
+        return gr.Radio([OFF] * switch + [one for one in get_args(kind) if one not in without], **common)
     if kind is bool:
         return gr.Checkbox(**common)
     if kind is int and None not in (low, high) and high - low <= SLIDER_SPAN:

@@ -6,19 +6,19 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from html import escape
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from pydantic.fields import FieldInfo
 
 from components.controls import control, value
 from engine.event import Phase
-from engine.labs import Lab, Values
+from engine.labs import Lab, Values, has_gpu
 from engine.measure.machine import machine
 from engine.measure.points import Points
-from engine.presets import LabPreset, lab_presets
+from engine.presets import lab_presets
 from engine.refusal import Refusal
 from engine.registry import labs
 from engine.run.lab import LabRun
@@ -30,9 +30,7 @@ import(base + "lab.js").then((lab) => lab.mount({ element, props, watch, trigger
 """
 LOOK_S = 0.4
 KEPT = 32
-READY = "Press Run lab. The lines show up to where a tile should fit in a cache."
-EMPTY = "Press Run lab to measure every point of the picture."
-BUSY = "Your lab is still running: wait for its end, or press Stop."
+NO_GPU = "there is no NVIDIA GPU here that a lab may use."
 
 
 class Labs:
@@ -50,15 +48,11 @@ class Labs:
         with gr.Row(elem_id="labs"):
             with gr.Column(elem_id="lab-rail"):
                 gr.HTML("<h2>Labs</h2><p>One technique at a time: measured over a grid, drawn, and explained.</p>")
-                with gr.Row(elem_id="lab-questions"):
-                    self.asked = {one: gr.Button(one.title, elem_classes=["chip"], size="sm")
-                                  for one in lab_presets().values()}  # fmt: skip
-                choices = [(part.title, str(number)) for number, part in enumerate(labs().values())]
-                self.choice = gr.Radio(choices, value="0", show_label=False, elem_id="lab-choice", label="Lab")
-                self.knobs = {name: self._knobs(number, name) for number, name in enumerate(self.names)}
+                self.choice = gr.Radio(choices(), value="0", show_label=False, elem_id="lab-choice", label="Lab")
                 with gr.Row(elem_id="lab-go"):
                     self.run = gr.Button("Run lab", variant="primary", elem_id="lab-run")
                     self.stop = gr.Button("Stop", elem_id="lab-stop", interactive=False)
+                self.knobs = {name: self._knobs(number, name) for number, name in enumerate(self.names)}
             with gr.Column(elem_id="lab-track"):
                 self.board = _board(self.idle(labs()[self.names[0]]()))
 
@@ -66,9 +60,9 @@ class Labs:
         part = labs()[name]
         with gr.Column(elem_classes=["lab-editor", f"lab-{number}"]):
             paragraphs = "".join(f"<p>{escape(text)}</p>" for text in part.lesson().split("\n\n"))
-            gr.HTML(f"<details><summary>What is this?</summary>{paragraphs}</details>")
+            gr.HTML(f"<details open><summary>What is this?</summary>{paragraphs}</details>")
             return {
-                knob: control(knob, field, elem_id=f"lab-{name}-{knob}", info=field.description)
+                knob: control(knob, field, elem_id=f"lab-{name}-{knob}", **_offered(knob, field))
                 for knob, field in part.model_fields.items()
             }
 
@@ -81,9 +75,6 @@ class Labs:
         self.run.click(self.start, form, shown, trigger_mode="once", **quiet)
         self.board.tile(self.tile, form, shown, trigger_mode="always_last", **quiet)
         self.stop.click(self.halt, [owner], None, **quiet)
-        for question, button in self.asked.items():
-            name = question.lab.name()
-            button.click(partial(self.ask, question), None, [self.choice, *self.knobs[name].values()], **quiet)
         changes = [self.choice, *form[2:]]
         gr.on([one.change for one in changes], self.preview, form, [self.board], trigger_mode="always_last", **quiet)
 
@@ -95,10 +86,6 @@ class Labs:
         kept = {last.lab.name(): last.lab.knobs()}
         knobs = [kept.get(name, {}).get(knob, gr.skip()) for name, own in self.knobs.items() for knob in own]
         return [str(self.names.index(last.lab.name())), *knobs, self.view(last.result())]
-
-    def ask(self, question: LabPreset) -> list[Any]:
-        """Set up the lab that answers a question."""
-        return [str(self.names.index(question.lab.name())), *question.lab.knobs().values()]
 
     def lab(self, choice: str, values: tuple[Any, ...]) -> Lab:
         """The lab that the form says. Raises Refusal."""
@@ -231,6 +218,23 @@ class Labs:
             self.jobs.store.add_lab(owner, run.result())
         except (sqlite3.Error, OSError) as error:
             self.jobs.warning = f"This lab could not be saved to the history: {error}."
+
+
+def choices() -> list[tuple[str, str]]:
+    """The labs by number, each named after its question."""
+    asked = {one.lab.name(): one.title for one in lab_presets().values()}
+    named = [f"{asked[name]} ({part.title})" if name in asked else part.title for name, part in labs().items()]
+    return [(title, str(number)) for number, title in enumerate(named)]
+
+
+def _offered(knob: str, field: FieldInfo) -> dict[str, Any]:
+    """What a widget is told beside its field: without a GPU what needs one is not offered, and it says why."""
+    if has_gpu(machine()):
+        return {"info": field.description}
+    if knob == "device":
+        return {"info": f"{field.description} cuda is not offered: {NO_GPU}", "without": ("cuda",)}
+    needs = isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("gpu")
+    return {"info": f"Not here: {NO_GPU}", "interactive": False} if needs else {"info": field.description}
 
 
 def _board(first: str) -> gr.HTML:

@@ -2,6 +2,7 @@
 
 import { plotly } from "./charts.js";
 import { make, paced, spoken } from "./units.js";
+import { explained, glossary } from "./words.js";
 
 const DRAW_MS = 120;
 const STATES = {
@@ -11,6 +12,10 @@ const STATES = {
 };
 
 export function mount({ element, props, watch, trigger, base }) {
+  for (const told of document.querySelectorAll("#lab-rail details")) {
+    const seen = new Set();
+    for (const text of told.querySelectorAll("p")) text.replaceChildren(...explained(text.textContent, seen));
+  }
   new Board(element.querySelector(".lab") ?? element, props, watch, trigger, base);
 }
 
@@ -21,7 +26,7 @@ class Board {
     this.beside = make("div", { class: "beside" });
     this.pictures = make("div", { class: "pictures" });
     this.own = make("div", { class: "own" });
-    root.replaceChildren(this.status, this.beside, this.pictures, this.own);
+    root.replaceChildren(this.status, this.beside, this.pictures, this.own, glossary());
     new MutationObserver(() => this.draw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
     this.resizer = new ResizeObserver((entries) => {
       for (const { target } of entries) if (window.Plotly && target.data) window.Plotly.Plots.resize(target);
@@ -60,13 +65,15 @@ class Board {
     const [claim, ...reasons] = view.title.split(/(?<=[.!]) (?=[A-Z])/);
     const first = claim || (view.error || !word ? view.more[0] ?? "Stopped." : word);
     const rest = view.more.filter((line) => line !== first);
-    const lines = [reasons.join(" "), lap, ...rest].filter(Boolean).map((line) => make("p", { class: "more" }, line));
-    this.status.replaceChildren(make("p", { class: "title" }, first), ...lines);
+    const seen = new Set();
+    const title = make("p", { class: "title" }, ...explained(first, seen));
+    const lines = [reasons.join(" "), lap, ...rest].filter(Boolean).map((line) => make("p", { class: "more" }, ...explained(line, seen)));
+    this.status.replaceChildren(title, ...lines);
   }
 
   reference(one) {
     const values = Object.values(one.values).map(([value, unit]) => spoken(value, unit));
-    return make("span", { class: "reference" }, make("i", {}, one.kind), " ", values.join(", "));
+    return make("span", { class: "reference" }, make("i", {}, ...explained(one.kind === "library" ? "vendor's library" : one.kind)), " ", ...explained(values.join(", ")));
   }
 
   // Boxes for the pictures, and the sliders of the visitor's own tile; only when the lab has changed.
@@ -77,7 +84,7 @@ class Board {
       const { title, unit } = layout.meta;
       const plot = make("div", { class: "picture", role: "img", "aria-label": `${title}${unit ? ` in ${unit}` : ""}, ${this.view.shape.picture}` });
       const names = data.length > 1 ? data.map((trace) => make("span", {}, make("b", { style: `--line: var(${trace.meta.colour})` }, ""), trace.name)) : [];
-      const caption = make("figcaption", {}, make("b", {}, title), make("small", {}, unit), make("span", { class: "legend" }, ...names));
+      const caption = make("figcaption", {}, make("b", {}, title), make("small", {}, ...explained(unit)), make("span", { class: "legend" }, ...names));
       this.pictures.append(make("figure", {}, caption, plot));
       return plot;
     });

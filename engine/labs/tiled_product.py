@@ -56,7 +56,10 @@ class TiledProduct(Lab):
     threads: int = Field(1, ge=1, le=256, title="Threads", description="On the processor: how many share the rows.")
     repeats: int = Field(5, ge=1, le=30, title="Repeats", description="Rounds in which every point gets a turn.")
     step: Literal[32, 64, 128] = Field(
-        64, title="GPU: depth of a tile", description="On a GPU: numbers of each row that a program reads at a time."
+        64,
+        title="GPU: depth of a tile",
+        description="On a GPU: numbers of each row that a program reads at a time.",
+        json_schema_extra={"gpu": True},
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", title="Device", description="Where the loops run.")
 

@@ -5,9 +5,11 @@ import json
 import pytest
 
 from components.lab_figures import pictures
+from components.labs import choices
 from engine.event import Point
 from engine.measure.machine import machine
 from engine.measure.points import Points
+from engine.presets import lab_presets
 from engine.registry import labs
 from tests.page.site import shot
 
@@ -101,6 +103,26 @@ def test_a_lab_runs_and_a_tile_is_moved(lab_page):
     page.reload()
     page.wait_for_selector(".lab[data-state=done] .title:has-text('Best: ')")
     assert page.input_value("#lab-tiled_product-repeats input[type=number]") == "2"
+
+
+def test_a_lab_is_offered_once_by_its_question():
+    assert all(one.lab == type(one.lab)() for one in lab_presets().values()), "a question is a lab as it stands"
+    offered = [title for title, _ in choices()]
+    assert (
+        len(offered) == len(labs()) and "Which tile fits this machine's cache? (Tiles of a matrix product)" in offered
+    )
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(bool(machine().gpus), reason="There is a GPU here, so what needs one is offered.")
+def test_without_a_gpu_what_needs_one_is_not_offered_and_says_why(lab_page):
+    page = lab_page
+    step, device = page.locator("#lab-tiled_product-step"), page.locator("#lab-tiled_product-device")
+    assert step.locator("input:not(:disabled)").count() == 0 and "no NVIDIA GPU" in step.inner_text()
+    assert device.locator("input").count() == 2 and "cuda is not offered" in device.inner_text()
+    run, knob = (page.locator(one).bounding_box()["y"] for one in ("#lab-run", "#lab-tiled_product-rows"))
+    assert run < knob and page.is_visible("#lab-rail .lab-0 details p")
+    assert page.locator("#lab-rail .lab-0 .term").count() >= 2, "its words are explained"
 
 
 @pytest.mark.browser
