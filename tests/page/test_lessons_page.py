@@ -115,6 +115,52 @@ def test_a_run_that_is_going_on_is_said_and_the_guess_can_still_be_changed(visit
     assert page.text_content(".path .count") == "0 of 14 done", "what was not measured is not done"
 
 
+def test_without_a_verdict_nothing_is_explained_as_if_it_were_one(visit):
+    page = visit("lessons")
+    told = {"value": None, "low": None, "high": None, "word": None, "unit": "×", "unsound": 1.4, "right": None}
+    told |= {"said": "Too little was measured, so no guess is right or wrong.", "next": ["Guess more."]}
+    told |= {"verdict": "Every round was withdrawn.", "quiet": "Other programs used 1.3 of 2 cores.", "off": None}
+    kept = {NUMBER: {"guess": 3, "run": "nobody's", "told": {**told, "explanation": "The gain comes near 2×."}}}
+    page.evaluate("kept => localStorage.setItem('pitlane-lessons', JSON.stringify(kept))", kept)
+    page.reload()
+    page.click(f".path [data-lesson={NUMBER}]")
+    page.wait_for_selector(".path .reveal .scale.unsound .guess.own")
+    assert page.text_content(".reveal .was") == "Measured, unsound: 1.4×"
+    assert page.text_content(".reveal .explanation").startswith(
+        "What one would normally see on a quiet machine: The gain"
+    )
+    assert page.text_content(".reveal .quietly") == told["quiet"]
+    buttons = page.eval_on_selector_all(".onward button", "all => all.map(one => [one.dataset.action, one.className])")
+    assert buttons[:2] == [["anew", "primary"], ["following", "quiet"]]
+    assert page.get_attribute(".path .stage", "data-unsound") == "", "what the stage would give as a cause is not shown"
+    assert page.text_content(".path .count") == "0 of 14 done" and faults(page) == []
+    looks(page, "lesson-unsound", to=".path .lesson")
+
+
+def test_a_dotted_word_says_what_it_means_to_a_tap_and_a_key(visit):
+    page = visit("lessons")
+    page.click(".path [data-lesson=what-is-a-cache-worth]")
+    assert page.inner_text(".path .setup").startswith(
+        "SmolLM2 135M Instruct, a prompt of 15 words, 48 new tokens; lane A:"
+    )
+    page.click(".path .setup .term:has-text('lane')")
+    page.wait_for_selector(".term-sheet:popover-open:has-text('One setup in a race')")
+    page.keyboard.press("Escape")
+    assert not page.locator(".term-sheet:popover-open").count()
+    page.locator(".path .setup .term:has-text('KV cache')").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".term-sheet:popover-open:has-text('What each layer has computed')")
+    page.keyboard.press("Escape")
+    page.click(".path .glossary summary")
+    assert page.is_visible(".path .glossary dt:has-text('perplexity ratio')")
+    words = page.evaluate(EXPLAINED, "A lane, two lanes; L2, W and what. Words of KV caches, and a kv CACHE.")
+    assert words == ["lane", "L2", "W", "KV caches"], "each once, and a letter only as it is written"
+
+
+EXPLAINED = """async (text) => (await import('/pitlane/words.js')).explained(text)
+  .filter((one) => one.nodeType).map((one) => one.textContent)"""
+
+
 @pytest.mark.parametrize("width", [390, 1440])
 def test_the_path_fits_every_screen_and_its_controls_have_names(visit, width):
     page = visit("lessons")
