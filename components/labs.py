@@ -30,7 +30,7 @@ import(base + "lab.js").then((lab) => lab.mount({ element, props, watch, trigger
 """
 LOOK_S = 0.4
 KEPT = 32
-NO_GPU = "there is no NVIDIA GPU here that a lab may use."
+NO_GPU = "there is no NVIDIA GPU that a lab may use."
 
 
 class Labs:

@@ -13,6 +13,9 @@ from engine.refusal import Refusal
 NOTABLE = 1.1
 """Two medians closer than this count as the same in every sentence."""
 
+BUSY = 0.1
+"""From this share of all cores on, what others do shows in the figures."""
+
 Values = dict[str, Any]
 
 
@@ -159,15 +162,29 @@ class Lab(Part):
 
     def tied(self, points: list[Values]) -> str:
         """The sentence that names the figures which are the same within the noise; empty where one is best alone."""
-        axis, alike = self.shown[0], self.equals(points)
-        figures = dict.fromkeys(short(one[axis.key]) for one in alike)
+        alike = self.equals(points)
         if len(alike) < 2:
             return ""
-        first, *_, last = [*figures, *figures]
-        span = f"{first} to {last}" if len(figures) > 1 else first
         return (
-            f"Within the noise that is no better than {_others(len(alike) - 1)}: {span} {axis.unit} are the same here."
+            f"Within the noise that is no better than {_others(len(alike) - 1)}: {self._span(alike)} are the same here."
         )
+
+    def unsettled(self, points: list[Values], facts: Values) -> str:
+        """Why no best point is named, as a sentence: on a busy machine figures far apart were the same within the
+        noise. Empty where one may be named."""
+        alike, used = self.equals(points), facts.get("others", 0.0)
+        told = [one["seconds"] for one in alike]
+        if self.picture != "heat map" or used < BUSY or max(told, default=0) <= NOTABLE * min(told, default=0):
+            return ""
+        return (
+            f"No best is named: other processes used {used:.0%} of the processor, and {len(alike)} points of "
+            f"{self._span(alike)} cannot be told apart."
+        )
+
+    def _span(self, alike: list[Values]) -> str:
+        axis = self.shown[0]
+        first, last = (short(alike[end][axis.key]) for end in (0, -1))
+        return f"{first} {axis.unit}" if first == last else f"{first} to {last} {axis.unit}"
 
     def competes(self, point: Values) -> bool:
         return True

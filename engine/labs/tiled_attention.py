@@ -120,6 +120,8 @@ class TiledAttention(Lab):
         best, known = self.best(points), {one["kind"]: one for one in points if one.get("seconds")}
         if not best or "untiled" not in known:
             return "Not enough was measured to compare tiles with the whole matrix."
+        if unsettled := self.unsettled(points, facts):
+            return unsettled
         untiled, caches = known["untiled"], facts.get("caches", {})
         parts = [self._headline(best, untiled, known.get("library"))]
         parts += filter(None, [self.tied(points)])

@@ -120,6 +120,8 @@ class TiledProduct(Lab):
         best, known = self.best(points), {one["kind"]: one for one in points if one.get("seconds")}
         if not best or "untiled" not in known:
             return "Not enough was measured to compare tiles with the untiled loop."
+        if unsettled := self.unsettled(points, facts):
+            return unsettled
         untiled = known["untiled"]
         said = [self._headline(best, untiled, known.get("library")), self.tied(points)]
         said += [self._cache(points, best, facts.get("caches", {}))] if apart(best, untiled) else [

@@ -4,11 +4,9 @@ import time
 from typing import Any
 
 from engine.event import Event, Failed, Finished, Point
-from engine.labs import Lab, Values, middle
+from engine.labs import BUSY, Lab, Values, middle
 
 SCHEMA = 1
-BUSY = 0.1
-"""From this share of all cores on, what others do shows in the figures."""
 
 
 class Points:
@@ -72,6 +70,7 @@ class Points:
             "schema": SCHEMA, "created": time.time(), "lab": self.lab.name(), "knobs": self.lab.knobs(),
             "status": self.status, "why": self.why, "hint": self.hint, "machine": self.machine.to_dict(),
             "effective": self.facts, "picture": self.lab.describe(self.machine), "rounds": self.rounds(),
-            "points": entries, "best": self.lab.best(entries), "left_out": left_out,
+            "points": entries, "left_out": left_out,
+            "best": None if self.lab.unsettled(entries, facts) else self.lab.best(entries),
             "sentence": self.lab.sentence(entries, facts) if self.times else "", "caution": self._caution(),
         }  # fmt: skip

@@ -99,6 +99,13 @@ def test_the_best_is_the_largest_figure_and_what_ties_with_it_is_said():
     assert result["best"]["gflops"] == max(measured), "not the smallest of those that tie"
     assert "Best: 8,192 rows and 8 tokens at once, 3.6 GFLOP/s" in result["sentence"]
     assert "no better than 2 others: 3.6 to 2.6 GFLOP/s are the same here" in result["sentence"]
+    busy = timed(lab, seconds)
+    busy.see(Finished(1.0, {"others": 0.8}))
+    told = busy.result()
+    assert told["best"] is None, "nothing is framed where nothing is named"
+    assert told["sentence"].startswith(
+        "No best is named: other processes used 80% of the processor, and 3 points of 3.6"
+    )
     alone = {index: [one[0]] * 3 for index, one in seconds.items()}
     assert "are the same" not in timed(lab, alone).result()["sentence"]
 
