@@ -1,15 +1,20 @@
 """A workshop in real browsers: a presenter and two participants predict, watch one run, and compare."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from starlette.requests import Request
 
-from tests.page.site import WIDE, Site, looks, start
+from components.page.workshop import number
+from tests.page.site import ROOT, WIDE, Site, looks, start
 from tests.page.test_accessibility import faults
 from tests.page.test_page import simulated
 
@@ -126,6 +131,23 @@ def test_a_wrong_code_is_one_sentence_and_the_right_one_opens(visit, links, site
     page.wait_for_selector(".workshop:not([data-state=door]) aside .code")
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_phone_is_given_an_address_that_it_can_open():
+    def reached(host: str) -> Request:
+        return Request({"type": "http", "server": (host, 7860)})
+
+    own = ["192.0.2.7", "198.51.100.4"]
+    assert number(reached("198.51.100.4"), own) == "198.51.100.4", "the one that the presenter's browser has used"
+    assert number(reached("127.0.1.1"), own) == own[0] and number(reached("127.0.0.1"), []) is None
+
+
+def test_no_address_is_printed_that_does_not_answer(home, site):
+    taken = site.url.rpartition(":")[2]
+    command = [sys.executable, "app.py", "--workshop", "--port", taken]
+    env = {**os.environ, "PITLANE_HOME": str(home / "second"), "HF_HUB_OFFLINE": "1"}
+    second = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    assert second.returncode != 0 and "http://" not in second.stdout and "in use" in second.stderr
 
 
 def test_the_plain_address_asks_for_the_code_and_a_linked_run_opens_the_race(visit, site):
