@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from components import figures
+from components.bargain import bargain
 from components.discretion import discreet
 from components.history import History
 from components.page.form import Form, said, setup
@@ -65,6 +66,7 @@ class Logs:
         result, ran = self.jobs.result(run), self._ran(run)
         told = translations(self.jobs.experiment(run), self.jobs.records(run, 0)) if ran else []
         shown = {**summary(result, ENDED[state]), "pictures": pictures(result), "translations": told}
+        shown["bargain"] = bargain(result)
         return line("end", replayable=ran, **shown)
 
     def _ran(self, run: str) -> bool:

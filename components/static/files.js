@@ -13,6 +13,17 @@ export function files(names, data) {
   return make("div", { class: "files" }, make("style", {}, STYLE), "Save this run: ", ...buttons(data.kinds, "save"));
 }
 
+// The same folded into one button beside the verdict; nothing where nothing was measured.
+export function saver(data) {
+  if (!data) return null;
+  const menu = make("details", { class: "saver" }, make("summary", { class: "quiet" }, "Save"), make("div", {}, ...buttons(data.kinds, "save")));
+  const close = ({ target }) => menu.isConnected ? !menu.contains(target) && (menu.open = false) : document.removeEventListener("click", close);
+  document.addEventListener("click", close);
+  menu.addEventListener("save", () => (menu.open = false));
+  menu.addEventListener("keydown", ({ key }) => key === "Escape" && (menu.open = false));
+  return menu;
+}
+
 // One button for each kind of file; each tells its kind by an event of this name.
 export function buttons(kinds, name) {
   const tell = (kind) => (event) => event.target.dispatchEvent(new CustomEvent(name, { bubbles: true, detail: { kind } }));

@@ -1,7 +1,9 @@
 // The stage: reads a run's log of view lines and draws it on its own clock, never faster than it can.
 
 import { Asked } from "./asked.js";
+import { bargain } from "./bargain.js";
 import { Charts } from "./charts.js";
+import { saver } from "./files.js";
 import { clear, finish, laneCard, show, write } from "./lane.js";
 import { copier, settle } from "./links.js";
 import { drawn } from "./pictures.js";
@@ -30,6 +32,7 @@ function ahead(lanes) {
 class Stage {
   constructor(root, props, watch, trigger, base) {
     Object.assign(this, { root, props, trigger, base, pending: [] });
+    this.linked = root.closest("#stage") && new URLSearchParams(location.search).has("run");
     this.reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.status = make("div", { class: "verdict", role: "status", "aria-live": "polite" });
     this.lanes = make("div", { class: "lanes" });
@@ -156,10 +159,12 @@ class Stage {
     else this.say("Starting", "The engine is being started.");
   }
 
-  // Where the stage is below the controls, or scrolled out: bring it up, but only for somebody who pressed something.
+  // Where the stage is below the controls, or scrolled out: bring it up, but only for somebody who pressed something or a link to it.
   reveal() {
     const out = matchMedia("(max-width: 1060px)").matches || this.root.getBoundingClientRect().top < 0;
-    if (!navigator.userActivation?.hasBeenActive || !out) return;
+    const asked = this.linked || navigator.userActivation?.hasBeenActive;
+    this.linked = false;
+    if (!asked || !out) return;
     this.root.scrollIntoView({ block: "start", behavior: this.reduced ? "auto" : "smooth" });
   }
 
@@ -230,7 +235,8 @@ class Stage {
     this.handles.forEach((handle, number) => line.lanes[number] && finish(handle, line.lanes[number], speeds[number], !number));
     const again = line.replayable ? this.button("Replay the race", () => this.trigger("replay", { run: this.start.run }), "again") : null;
     const reuse = this.button("Use this setup", () => this.trigger("reuse", { run: this.start.run }), "reuse");
-    this.say(...this.outcome(line), again, reuse, copier({ run: this.start.run }));
+    this.say(...this.outcome(line), again, reuse, copier({ run: this.start.run }), saver(line.pictures.files));
+    bargain(line.bargain, this.status.firstChild);
     const names = this.start.lanes.map((lane) => lane.name);
     this.after.replaceChildren();
     const { why, ...others } = line.pictures;
