@@ -183,10 +183,25 @@ def test_where_no_gain_is_expected_any_more_optuna_has_its_turn(monkeypatch):
     assert proposals.ask() and "fixed_params" in proposals.study.trials[2].system_attrs
 
 
-def test_a_search_spends_its_runs_and_ends_where_there_is_nothing_left(monkeypatch):
+def test_turns_in_vain_end(monkeypatch):
+    """TPE comes back to what it knows again and again; what promises most is measured before the runs are left."""
     monkeypatch.setattr(prospects, "foretold", nothing)
-    monkeypatch.setattr(module, "LEAST", 0.0)
-    for budget in (8, 20, 40):
+    monkeypatch.setattr(module, "LEAST", math.inf)
+    proposals = Proposals(Search(experiment(), [], CHOICES))
+    base = proposals.ask()
+    proposals.tell(outcome(base))
+    monkeypatch.setattr(proposals, "_suggest", lambda: base)
+    for _ in range(module.VAIN):
+        proposals.ask()
+        assert "fixed_params" not in proposals.study.trials[-1].system_attrs
+        proposals.tell(outcome(base))
+    monkeypatch.undo()
+    assert named(proposals.ask()) and "fixed_params" in proposals.study.trials[-1].system_attrs
+
+
+def test_a_search_ends_where_there_is_nothing_left(monkeypatch):
+    monkeypatch.setattr(prospects, "foretold", nothing)
+    for budget in (8, 40):
         _, entries = searched("ttft_ms", (), budget, 0)
         assert sum(entry.outcome.state == DONE for entry in entries.values()) == min(budget, len(MEASURED))
 
