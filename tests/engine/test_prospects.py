@@ -190,12 +190,12 @@ def test_turns_in_vain_end(monkeypatch):
     proposals = Proposals(Search(experiment(), [], CHOICES))
     base = proposals.ask()
     proposals.tell(outcome(base))
-    monkeypatch.setattr(proposals, "_suggest", lambda: base)
+    proposals._suggest = lambda: base
     for _ in range(module.VAIN):
         proposals.ask()
         assert "fixed_params" not in proposals.study.trials[-1].system_attrs
         proposals.tell(outcome(base))
-    monkeypatch.undo()
+    del proposals._suggest
     assert named(proposals.ask()) and "fixed_params" in proposals.study.trials[-1].system_attrs
 
 
