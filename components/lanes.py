@@ -119,7 +119,7 @@ def _family(group: str, values: Values) -> dict[str, Component]:
     more = sum(not part.always for part in parts.values())
     made: dict[str, Component] = {}
     with gr.Group(elem_classes=["family", f"family-{group.replace(' ', '-')}"]):
-        count = f"<small>{more}</small>" if more else ""
+        count = f"<small>{more} {'switches' if more > 1 else 'switch'}</small>" if more else ""
         title = f'<h4><label><input type="checkbox" class="fold" /><span>{escape(group)}</span>{count}</label></h4>'
         title += f"<p class='also'>= {ALSO[group]}</p>" if group in ALSO else ""
         gr.HTML(title, elem_classes=["group-title", "" if more else "whole"])

@@ -10,13 +10,17 @@ from engine.measure.verdict import share, together
 ENERGY = "What the whole device took in turns of 5 s and more, for each output token."
 OTHERS = "Processor time that other programs took during the rounds: the browser of this page may be one of them."
 COST = "Price of an hour by the output tokens of an hour. Set your own price under Sampling and template."
+KV = (
+    "The most that the kept keys and values took, at the end of the answers. Memory over a turn tells what they took "
+    "at the moment of peak memory, which may come earlier."
+)
 FURTHER = (
     ("memory", "weights_bytes", "Weights", "bytes", "lower", "Bytes of the loaded model's weights."),
-    ("memory", "kv_bytes", "KV cache", "bytes", "lower", "Largest size of the kept keys and values."),
+    ("memory", "kv_bytes", "Largest KV cache", "bytes", "lower", KV),
     ("memory", "peak_bytes", "Peak memory", "bytes", "lower", "The most that the engine's process held."),
     ("energy", "joules_per_token", "Energy per token", "J", "lower", ENERGY),
     ("cost", "per_million_tokens", "Cost of a million tokens", "$", "lower", COST),
-    ("conditions", "others_cores", "Other programs", "cores", "lower", OTHERS),
+    ("conditions", "others_cores", "Taken by other programs", "cores", "lower", OTHERS),
 )
 """Rows of the table beside METRICS: where in a lane's result, key, title, unit, better, definition."""
 
@@ -79,7 +83,15 @@ def _row(result: dict[str, Any], row: tuple[str, ...], judged: dict[tuple[str, s
             }
         )
     tip = f"{definition}{_source(found)}"
-    return {"key": key, "title": title, "unit": unit, "better": better, "tip": tip, "cells": cells}
+    return {
+        "key": key, "title": title, "note": _priced(found), "unit": unit, "better": better, "tip": tip, "cells": cells
+    }  # fmt: skip
+
+
+def _priced(found: list[dict[str, Any]]) -> str:
+    """What an hour was counted with and where that comes from, where a row has a price."""
+    said = {f"at ${one['price_per_hour']:g} an hour: {one['source']}" for one in found if one.get("price_per_hour")}
+    return "; ".join(sorted(said))
 
 
 def _source(found: list[dict[str, Any]]) -> str:

@@ -38,7 +38,7 @@ export function memoryStack(names, picture) {
 
 function panel(name, number, picture) {
   const lane = picture.lanes[number];
-  const total = lane ? `${spoken(lane.total, "bytes")} at the peak` : "not known in this lane";
+  const total = lane ? `${spoken(lane.total, "bytes")} at the peak, of which` : "not known in this lane";
   const box = make("div", { class: "lane-memory" }, make("h4", {}, swatch(number), name, make("span", {}, total)));
   box.style.setProperty("--lane", `var(--lane-${number})`);
   if (!lane) return box;

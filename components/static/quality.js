@@ -30,6 +30,7 @@ export function quality(names, picture) {
   const parts = picture.lanes.flatMap((lane) => lane?.parts ?? []);
   const keys = ["text", "prompt"].map((part) => parts.find((one) => one.part === part)).filter(Boolean);
   const legend = make("div", {}, ...keys.map((one) => make("span", { class: "key" }, make("i", { "data-part": one.part }), one.title)));
+  legend.append(make("span", { class: "key" }, "dot: the average · line: up to the worst hundredth of the places"));
   const caption = make("figcaption", {}, make("b", {}, "What it costs in quality"), make("small", {}, picture.sentence));
   return make("figure", { class: "quality" }, make("style", {}, STYLE), caption, legend, make("div", { class: "rows" }, ...rows, axis()));
 }
@@ -37,7 +38,7 @@ export function quality(names, picture) {
 function row(name, number, lane) {
   const scale = make("div", { class: "scale" });
   for (const part of lane?.parts ?? []) mark(scale, name, part);
-  const line = make("div", { class: "row", "data-lane": number }, make("b", {}, swatch(number), name), lane?.parts ? scale : make("span", { class: "said" }, lane?.why ?? "loses nothing"), said(lane));
+  const line = make("div", { class: "row", "data-lane": number }, make("b", {}, swatch(number), name), lane?.parts ? scale : make("span", { class: "said" }, lane?.why ?? "nothing to compare: it computes with the model's own numbers"), said(lane));
   line.style.setProperty("--lane", `var(--lane-${number})`);
   return line;
 }

@@ -52,7 +52,8 @@ function ours(names, summary) {
   const body = make("tbody", {});
   for (const row of summary.rows) {
     const line = make("tr", { "data-metric": row.key });
-    line.append(make("th", { scope: "row" }, make("abbr", { title: row.tip, tabindex: "0" }, row.title)));
+    const note = row.note ? make("small", { class: "priced" }, row.note) : null;
+    line.append(make("th", { scope: "row" }, make("abbr", { title: row.tip, tabindex: "0" }, row.title), note));
     row.cells.forEach((cell, number) => line.append(entry(cell, row, number)));
     body.append(line);
   }

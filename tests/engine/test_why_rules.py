@@ -45,6 +45,9 @@ def test_bytes_explain_a_faster_step_only_where_memory_is_the_limit():
     halved = {"ms": 20.0, "ceiling": ceiling(2e8, 0.6)}
     found = traffic.bytes_read(pair(lane("B", **halved), lane("A", ceiling=ceiling(4e8, 0.62)), tpot_ms="faster"))
     assert "reads 200 MB instead of 400 MB" in found.sentence and "60% of what the memory allows" in found.sentence
+    assert "against 62%: a byte takes longer than there, but there are fewer of them)." in found.sentence
+    quick = lane("A", ceiling=ceiling(4e8, 0.5))
+    assert "against 50%)." in traffic.bytes_read(pair(lane("B", **halved), quick, tpot_ms="faster")).sentence
     starting = lane("A", ceiling=ceiling(4e8, 0.1, "overhead"))
     assert traffic.bytes_read(pair(lane("B", **halved), starting, tpot_ms="faster")) is None
     assert traffic.bytes_read(pair(lane("B", **halved), lane("A", ceiling=ceiling(4e8, 0.6)), tpot_ms="same")) is None

@@ -115,4 +115,8 @@ def _bound(side: Side) -> bool:
 
 def _shares(mine: Side, other: Side) -> str:
     shares = [_share(side) for side in (mine, other)]
-    return "" if None in shares else f" ({shares[0]:.0%} of what the memory allows, against {shares[1]:.0%})"
+    if None in shares:
+        return ""
+    slower = shares[0] < shares[1] and mine.step_bytes < other.step_bytes
+    meant = ": a byte takes longer than there, but there are fewer of them" * slower
+    return f" ({shares[0]:.0%} of what the memory allows, against {shares[1]:.0%}{meant})"
