@@ -45,6 +45,11 @@ class Part(BaseModel):
         """
         return None
 
+    @classmethod
+    def advice(cls, machine: Any) -> str:
+        """Where several parts do alike, which to take on `machine`, as a sentence; empty where there is no choice."""
+        return ""
+
     def knobs(self) -> dict[str, Any]:
         """The values of the knobs, JSON-ready."""
         return self.model_dump(mode="json")

@@ -1,11 +1,13 @@
 """The README cannot rot: its table is the registry's, its commands and its picture exist."""
 
 import re
+import tomllib
 from pathlib import Path
 
 from engine.__main__ import parser
 from engine.commands.optimizations import markdown
 from engine.presets import presets
+from engine.spec import Experiment
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text("utf-8")
@@ -21,6 +23,11 @@ def test_the_commands_exist():
             parsed = parser().parse_args(command.split())
             if hasattr(parsed, "preset"):
                 assert parsed.preset in presets()
+
+
+def test_the_example_is_an_experiment():
+    made = Experiment.read(tomllib.loads(re.search(r"```toml\n(.*?)```", TEXT, re.S)[1]))
+    assert list(made.lanes) == ["A", "B"] and made.rounds == 8 and made.lanes["B"].opts["bitsandbytes"].kind == "nf4"
 
 
 def test_the_pictures_exist():

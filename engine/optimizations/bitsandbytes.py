@@ -22,7 +22,7 @@ class BitsAndBytes(WeightQuantization):
     Sources: LLM.int8, arXiv:2208.07339; QLoRA, arXiv:2305.14314.
     """
 
-    title: ClassVar[str] = "Weight quantization"
+    title: ClassVar[str] = "Weight quantization (bitsandbytes)"
     package: ClassVar[str] = "bitsandbytes"
     only: ClassVar[dict[str, tuple[str, ...]]] = {
         "threshold": ("int8",),
@@ -59,6 +59,11 @@ class BitsAndBytes(WeightQuantization):
         title="Compute format",
         description="nf4 and fp4 only: the numbers that widened weights are multiplied in; auto is the number format.",
     )
+
+    @classmethod
+    def advice(cls, machine: Any) -> str:
+        other = "packed int4 with the native step"
+        return f"Take nf4 for models and engines that the native step does not know; for the Llama family {other}."
 
     def limits(self, machine: Any, model: Any = None) -> str | None:
         if self.kind != "int8" and self.threshold != THRESHOLD:

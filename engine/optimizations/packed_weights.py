@@ -36,6 +36,11 @@ class PackedWeights(Optimization):
             return None
         return "Packed weights need the native step, which needs a C++ compiler (g++)."
 
+    @classmethod
+    def advice(cls, machine: Any) -> str:
+        others = "nf4, or torchao's int4 in a compiled step" if machine.gpus else "nf4"
+        return f"Of the kinds of 4 bits take int4 from here for the Llama family; for other models {others}."
+
     def on_transformers(self, plan: Plan) -> None:
         plan.packed = {"kind": self.kind, "inputs": int(self.inputs)}
         plan.expected["quantization"] = self.kind

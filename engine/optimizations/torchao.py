@@ -46,6 +46,12 @@ class TorchAO(WeightQuantization):
         description="int4 only: weights that share one scale. Smaller groups are more exact and take more memory.",
     )
 
+    @classmethod
+    def advice(cls, machine: Any) -> str:
+        if not machine.gpus:
+            return "There are no 4 bits here, which need a GPU: take packed int4 with the native step, or nf4."
+        return "Take int4 from here where the step is compiled; for the Llama family packed int4 with the native step."
+
     def limits(self, machine: Any, model: Any = None) -> str | None:
         if self.kind != "int4-weight-only" and self.group_size != GROUP:
             return f"The group size belongs to int4: leave it at {GROUP}, or choose int4-weight-only."

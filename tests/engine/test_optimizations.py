@@ -23,6 +23,8 @@ def test_it_explains_itself(name):
     assert part.group in GROUPS and part.title
     assert set(part.reasons) <= {"faster", "slower", "same"}
     assert part().badge()
+    assert part.advice(machine()) == "" or part.advice(machine()).endswith(".")
+    assert set(part.needs) <= set(optimizations()) and set(part.only) <= set(part.model_fields)
     for knob, field in part.model_fields.items():
         assert field.description and field.title, f"{name}.{knob} says nothing about itself"
         limits = {type(bound).__name__ for bound in field.metadata}
