@@ -54,7 +54,8 @@ def test_times_of_a_disturbed_run_are_a_hint():
     for one in run["lanes"][0]["rounds"]:
         one["withdrawn"] = "Withdrawn: other programs used 1.0 of 2 cores."
     (found,) = cards(run, 0).values()
-    assert found["sentence"] == f"By a run that other programs disturbed, so only a hint: {sound['sentence']}"
+    assert found["sentence"] == f"By a run that was disturbed, so only a hint: a{sound['sentence'][1:]}"
+    assert sound["next"] and not found["next"]
 
 
 @pytest.mark.parametrize(("run", "rule"), [("merged", "unknown")])

@@ -112,6 +112,7 @@ def test_a_recording_is_watched_reused_and_compared_with_a_run_of_mine(visit, si
     assert page.locator(".history li .origin").count() == len(recordings()) >= 8
     page.locator(".history li button:has-text('16-bit numbers')").click()
     page.wait_for_selector(".scrub[data-playing=true]")
+    page.click(".scrub [data-action=play]")  # held still, so that it lasts until it was looked at
     assert page.text_content(".verdict .origin") == label
     looks(page, "recording-watched", to="#stage")
     page.click(".verdict [data-action=skip]")

@@ -16,7 +16,8 @@ def disturbed(lane: dict[str, Any]) -> bool:
 
 def hint(finding: Finding) -> Finding:
     """What a sentence on times is worth in such a run."""
-    return replace(finding, sentence=f"By a run that other programs disturbed, so only a hint: {finding.sentence}")
+    sentence = f"{finding.sentence[:1].lower()}{finding.sentence[1:]}"
+    return replace(finding, sentence=f"By a run that was disturbed, so only a hint: {sentence}", attempts=())
 
 
 def timeless(mine: Side, other: Side) -> Finding | None:
@@ -40,7 +41,8 @@ def _guessed(mine: Side) -> list[str]:
         return []
     rate = mine.get("speculation.acceptance_rate")
     right = "" if rate is None else f" ({rate:.0%} of its guesses were right)"
-    return [f"a step of {mine.name} wrote {figure(mine.tokens_per_step)} tokens{right}"]
+    wrote = "1 token" if mine.tokens_per_step == 1 else f"{figure(mine.tokens_per_step)} tokens"
+    return [f"a step of {mine.name} wrote {wrote}{right}"]
 
 
 def _held(mine: Side, other: Side) -> list[str]:
