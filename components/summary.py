@@ -6,6 +6,7 @@ from engine.measure.fate import fate, fault
 from engine.measure.metrics import ITL, METRICS
 from engine.measure.quality import FIGURES, Figure
 from engine.measure.verdict import share, together
+from engine.measure.why.disturbed import disturbed
 
 ENERGY = "What the whole device took in turns of 5 s and more, for each output token."
 OTHERS = "Processor time that other programs took during the rounds: the browser of this page may be one of them."
@@ -24,6 +25,8 @@ FURTHER = (
 )
 """Rows of the table beside METRICS: where in a lane's result, key, title, unit, better, definition."""
 
+TIMED = ("energy", "cost")
+"""Where the figures stand on times, of which a disturbed run compares none."""
 RATIOS = ("metrics", "memory", "energy", "cost")
 """Where the figures are results. What other programs did is a condition, of which a ratio says nothing."""
 
@@ -73,7 +76,8 @@ def _row(result: dict[str, Any], row: tuple[str, ...], judged: dict[tuple[str, s
     first, cells = found[0].get(key), []
     for lane, facts in zip(result["lanes"], found, strict=True):
         value, verdict = facts.get(key), judged.get((key, lane["name"]), {})
-        beside = where in RATIOS and not verdict and lane is not result["lanes"][0]
+        sound = where not in TIMED or not disturbed(lane)
+        beside = where in RATIOS and sound and not verdict and lane is not result["lanes"][0]
         plain = share(value, first) if beside and value else None
         cells.append(
             {

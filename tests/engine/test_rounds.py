@@ -75,7 +75,10 @@ def test_with_nothing_left_what_does_not_depend_on_time_is_still_told(monkeypatc
     assert card["rule"] == "timeless" and "took" not in card["sentence"]
     assert "a step of lane B wrote 2 tokens (50% of its guesses were right)" in card["sentence"]
     assert "lane B held 400 MB of memory at most, lane A 300 MB" in card["sentence"]
-    assert {verdict["metric"] for verdict in found["verdicts"] if verdict["pairs"]} <= {"tokens_per_step"}
+    assert not any(verdict["pairs"] for verdict in found["verdicts"]), "the other lane guessed nothing"
+    priced = [{**lane, "cost": {"per_million_tokens": 2.0}} for lane in found["lanes"]]
+    shown = {row["key"]: row["cells"][1]["ratio"] for row in summary({**found, "lanes": priced}, "done")["rows"]}
+    assert shown["per_million_tokens"] is None and shown["peak_bytes"] == pytest.approx(4 / 3)
     calm = result(experiment(6), machine().to_dict(), records(6, {1: {0}}))
     assert all(card["rule"] != "timeless" for card in calm["lanes"][1]["findings"])
 
