@@ -28,36 +28,38 @@ def compiler() -> str:
 
 
 @cache
-def library(source: Path) -> ctypes.CDLL:
+def library(source: Path, *flags: str) -> ctypes.CDLL:
     """The loaded library of one source file; compiled once for each source, compiler and processor.
+
+    `flags` are the compiler's, beside those that every source gets.
 
     Raises Refusal without a compiler, without a place for the file, or when the compiler rejects the source.
     """
     place = folder() / "kernels"
     place.mkdir(exist_ok=True)
-    built = place / f"{source.stem}-{_key(source)}.so"
+    built = place / f"{source.stem}-{_key(source, flags)}.so"
     if not built.exists():
-        _build(source, built)
+        _build(source, built, flags)
     try:
         return ctypes.CDLL(str(built))
     except OSError:  # cut short by a full disk, or from another system: once more
-        _build(source, built)
+        _build(source, built, flags)
         return ctypes.CDLL(str(built))
 
 
-def _key(source: Path) -> str:
+def _key(source: Path, flags: tuple[str, ...]) -> str:
     """What the compiler predefines for this processor says which compiler and which instructions."""
     target = _run(compiler(), *FLAGS, "-x", "c++", "-E", "-dM", "/dev/null")
     read = b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
-    return hashlib.sha256(read + target.encode()).hexdigest()[:16]
+    return hashlib.sha256(read + " ".join((*flags, target)).encode()).hexdigest()[:16]
 
 
-def _build(source: Path, built: Path) -> None:
+def _build(source: Path, built: Path, flags: tuple[str, ...]) -> None:
     """Compile beside the final name and move it there, so that nobody ever loads half a file."""
     descriptor, draft = tempfile.mkstemp(dir=built.parent, suffix=".so")
     os.close(descriptor)
     try:
-        _run(compiler(), *FLAGS, str(source), "-o", draft)
+        _run(compiler(), *FLAGS, *flags, str(source), "-o", draft)
         os.replace(draft, built)
     finally:
         Path(draft).unlink(missing_ok=True)

@@ -195,7 +195,7 @@ def _view(layer: dict[str, Any]) -> _Layer:
 
 
 def _library() -> ctypes.CDLL:
-    found = library(SOURCE)
+    found = library(SOURCE, "-ffp-contract=off")
     found.decoder_open.restype, found.decoder_open.argtypes = Address, [Address]
     found.decoder_close.restype, found.decoder_close.argtypes = None, [Address]
     found.decoder_step.restype = None

@@ -30,7 +30,7 @@ inline void rate(const Attention& a, float* most) {
     for (int64_t i = 0; i < a.dim; i += 4)
       for (int chain = 0; chain < 4; ++chain)
         for (int n = 0; n < N; ++n)
-          sums[n][chain] += load(key + (i + chain) * WIDTH) * a.query[n * a.query_stride + i + chain];
+          sums[n][chain] = fused(load(key + (i + chain) * WIDTH), a.query[n * a.query_stride + i + chain], sums[n][chain]);
     for (int n = 0; n < N; ++n) {
       Vector found = ((sums[n][0] + sums[n][1]) + (sums[n][2] + sums[n][3])) * a.scale;
       for (int64_t lane = std::max<int64_t>(0, a.seen + n - place); lane < WIDTH; ++lane) found[lane] = NEVER;
@@ -60,7 +60,8 @@ inline void weigh(const Attention& a, int64_t part, const float* sum) {
   const float* value = a.values + part;
   for (int64_t place = 0; place < a.seen + N - 1; ++place, value += a.dim)
     for (int v = 0; v < V; ++v)
-      for (int n = 0; n < N; ++n) sums[n][v] += load(value + v * WIDTH) * a.score[n * a.score_stride + place];
+      for (int n = 0; n < N; ++n)
+        sums[n][v] = fused(load(value + v * WIDTH), a.score[n * a.score_stride + place], sums[n][v]);
   for (int n = 0; n < N; ++n)
     for (int v = 0; v < V; ++v) store(a.out + n * a.out_stride + part + v * WIDTH, sums[n][v] / sum[n]);
 }

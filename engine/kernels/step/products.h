@@ -105,8 +105,8 @@ inline void block_float32(const Matrix& m, const Input& x, int64_t token, int64_
   for (int64_t k = 0; k < m.depth; ++k, w += BLOCK)
     for (int t = 0; t < TOKENS; ++t) {
       const float value = in[t * m.depth + k];
-      y[t][0] += load(w) * value;
-      y[t][1] += load(w + WIDTH) * value;
+      y[t][0] = fused(load(w), value, y[t][0]);
+      y[t][1] = fused(load(w + WIDTH), value, y[t][1]);
     }
 }
 
@@ -120,8 +120,8 @@ inline void block_bfloat16(const Matrix& m, const Input& x, int64_t token, int64
     const Vector even[2] = {bits(first << 16), bits(second << 16)}, odd[2] = {bits(first & upper), bits(second & upper)};
     for (int t = 0; t < TOKENS; ++t)
       for (int half = 0; half < 2; ++half) {
-        y[t][half] += even[half] * in[t * m.depth + k];
-        y[t][half] += odd[half] * in[t * m.depth + k + 1];
+        y[t][half] = fused(even[half], in[t * m.depth + k], y[t][half]);
+        y[t][half] = fused(odd[half], in[t * m.depth + k + 1], y[t][half]);
       }
   }
 }
@@ -153,7 +153,7 @@ inline void block_int8(const Matrix& m, const Input& x, int64_t token, int64_t b
     const int64_t row = block * BLOCK + half * WIDTH;
     for (int t = 0; t < TOKENS; ++t) {
       const Vector upper = floats(high[t][half] - 128 * load(m.sums + row));
-      y[t][half] = (FINE ? upper * 256.f + floats(low[t][half]) : upper) * load(m.scales + row) * x.scales[token + t];
+      y[t][half] = (FINE ? fused(upper, 256.f, floats(low[t][half])) : upper) * load(m.scales + row) * x.scales[token + t];
     }
   }
 }
@@ -178,7 +178,8 @@ inline void block_int4(const Matrix& m, const Input& x, int64_t token, int64_t b
     for (int t = 0; t < TOKENS; ++t)
       for (int half = 0; half < 2; ++half) {
         const Whole sum = FINE ? (high[t][half] << 8) + low[t][half] : high[t][half];
-        y[t][half] += load(scale + half * WIDTH) * floats(sum - 8 * x.groups[(token + t) * groups + group]);
+        const Vector found = floats(sum - 8 * x.groups[(token + t) * groups + group]);
+        y[t][half] = fused(load(scale + half * WIDTH), found, y[t][half]);
       }
   }
   for (int t = 0; t < TOKENS; ++t)

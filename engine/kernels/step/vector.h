@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -21,6 +22,24 @@ inline Vector bits(Whole value) {
   std::memcpy(&same, &value, sizeof same);
   return same;
 }
+
+// a * b + c, rounded once. The compiler is told to fuse nothing by itself: it would choose anew for each number of
+// tokens, and what a text says would depend on how many are read together.
+inline Vector fused(Vector a, Vector b, Vector c) {
+#if defined(__AVX512F__)
+  return (Vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+  typedef float Half __attribute__((vector_size(32)));
+  Half x[2], y[2], z[2];
+  std::memcpy(x, &a, sizeof a), std::memcpy(y, &b, sizeof b), std::memcpy(z, &c, sizeof c);
+  for (int half = 0; half < 2; ++half) z[half] = (Half)_mm256_fmadd_ps((__m256)x[half], (__m256)y[half], (__m256)z[half]);
+  std::memcpy(&c, z, sizeof c);
+  return c;
+#else
+  return a * b + c;
+#endif
+}
+inline Vector fused(Vector a, float b, Vector c) { return fused(a, Vector{} + b, c); }
 
 inline float total(Vector v) {
 #if defined(__AVX512F__)
@@ -66,13 +85,11 @@ inline Vector exponential(Vector x) {
   constexpr float LOG2E = 1.44269504f, HIGH = 0.693359375f, LOW = -2.12194440e-4f;
   x = larger(Vector{} - 87.f, x > 88.f ? Vector{} + 88.f : x);
   const Vector power = nearest(x * LOG2E);
-  const Vector rest = x - power * HIGH - power * LOW;
-  Vector sum = rest * 1.9875691500e-4f + 1.3981999507e-3f;
-  sum = sum * rest + 8.3334519073e-3f;
-  sum = sum * rest + 4.1665795894e-2f;
-  sum = sum * rest + 1.6666665459e-1f;
-  sum = sum * rest + 5.0000001201e-1f;
-  sum = sum * rest * rest + rest + 1.f;
+  const Vector rest = fused(power, -LOW, fused(power, -HIGH, x));
+  Vector sum = Vector{} + 1.9875691500e-4f;
+  for (float factor : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    sum = fused(sum, rest, Vector{} + factor);
+  sum = fused(sum * rest, rest, rest) + 1.f;
   return sum * bits((__builtin_convertvector(power, Whole) + 127) << 23);
 }
 
