@@ -37,7 +37,8 @@ function line(title, cells, tip) {
 }
 
 function plain(value) {
-  return make("td", {}, value === null || value === undefined ? DASH : String(value));
+  const word = { true: "on", false: "off" }[value] ?? String(value);
+  return make("td", {}, value === null || value === undefined ? DASH : word);
 }
 
 function cell(row, value, number) {

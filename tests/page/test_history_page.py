@@ -83,11 +83,14 @@ def test_a_run_is_saved_in_every_form(page):
 def test_runs_are_chosen_compared_and_saved_together(page):
     for box in page.locator(".history li input").all():
         box.check()
+        if page.locator(".history li input:checked").count() == 1:
+            assert "choose another one" in page.text_content(".history .chosen")
     page.click(".history [data-action=compare]")
     table = page.wait_for_selector(".history .side table")
     assert "Time per token (TPOT)" in table.text_content() and table.query_selector_all("thead th")[4]
     assert "Not interleaved: different runs, no verdict" in page.text_content(".history .side")
-    assert "lane.opts.prompt_lookup.guesses" in page.text_content(".history .side")
+    assert "Prompt lookup: guesses" in page.text_content(".history .side")
+    page.wait_for_function("document.querySelector('.history .side').getBoundingClientRect().top < innerHeight / 2")
     looks(page, "history-compared", to=".history")
     name, data = content(page, ".history .chosen [data-kind=json]")
     assert "and-1-more" in name and len(copy.read(data)) == 2
