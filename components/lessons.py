@@ -43,9 +43,9 @@ def _lesson(name: str, part: type[Part]) -> str:
     )
     words = {True: "The text stays the same.", False: "The text may change."}
     fate = getattr(part, "kept", "") or words.get(getattr(part, "lossless", None), "")
-    tail = f"<dl>{knobs}</dl>" if knobs else ""
     here = part.advice(machine())
-    tail += f"<p class='here'><b>On this machine:</b> {escape(here)}</p>" if here else ""
+    paragraphs += f"<p class='here'><b>On this machine:</b> {escape(here)}</p>" if here else ""
+    tail = f"<dl>{knobs}</dl>" if knobs else ""
     return (
         f'<details id="lesson-{escape(name)}"><summary>{escape(part.title)}</summary>'
         f"{paragraphs}{tail}<p class='fate'>{fate}</p></details>"
