@@ -16,6 +16,7 @@ from engine.measure.machine import machine
 from engine.models.catalogue import MODELS
 from engine.models.load import load_tokenizer
 from engine.models.resolve import resolve
+from engine.optimizations import draft_model
 from engine.refusal import Refusal
 from engine.registry import optimizations
 from engine.spec import Lane, plan_for
@@ -148,6 +149,16 @@ def test_what_does_not_go_together_is_refused(name, others, words):
 def test_settings_that_cannot_run_are_refused_with_a_sentence(opts, backend, words):
     with pytest.raises(Refusal, match=words):
         planned(opts, backend=backend)
+
+
+def test_a_window_beside_a_draft_needs_a_newer_generate(monkeypatch, tmp_path):
+    opts, model = {"draft_model": {"format": "bfloat16"}}, str(saved("gemma3", tmp_path))
+    monkeypatch.setattr(draft_model, "version", lambda _: "5.17.0")
+    planned(opts, model)
+    with pytest.raises(Refusal, match="update transformers"):
+        planned(opts, model, "generate")
+    monkeypatch.setattr(draft_model, "version", lambda _: "5.100.1")
+    planned(opts, model, "generate")
 
 
 def test_the_draft_belongs_to_what_a_worker_has_loaded():
