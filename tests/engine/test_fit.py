@@ -154,6 +154,6 @@ def test_the_command_tells_every_lane_and_why_one_is_not_told(capsys, monkeypatc
     done, said = told("does-16-bit-pay")
     assert done == 0 and "538 MB" in said and "269 MB" in said and said.count("yes, of 2.0 GB") == 2
     done, said = told("does-16-bit-pay", "model=qwen3-4b")
-    assert done == 1 and "no, needs" in said
+    assert done == 1 and "no, of 2.0 GB" in said
     done, said = told("does-16-bit-pay", "model=someone/somewhere", plain=False)
     assert done == 1 and "is known once it is here" in json.loads(said)["A"]["why"]
