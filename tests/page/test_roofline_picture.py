@@ -80,11 +80,11 @@ def test_the_line_beside_a_lane_says_memory_and_speed(measured_home):
     lanes = {"A": Lane(), "B": Lane(opts={"prompt_lookup": {}}), "S": Lane(backend="simulated")}
     told = forecasts(lanes, "smollm2-135m", work)
     plain = note("", told["A"])
-    assert re.search(r">Needs about 1\.1 GB of the [\d.]+ GB that are free; at most 7\d(\.\d)? tok/s\.<", plain), plain
+    assert re.search(r">Needs about 1\.1 GB, of [\d.]+ GB that are free; at most 7\d(\.\d)? tok/s\.<", plain), plain
     assert "with every guess right" in note("", told["B"])
     assert note("", told["S"]) == note("", None) == ""
     assert note("It <cannot>.", told["A"]) == "<p role='alert'>It &lt;cannot&gt;.</p>"
-    told["A"]["fit"] |= {"fits": False, "needed": 40e9, "room": 16e9}
+    told["A"]["fit"] |= {"fits": False, "needed": 40e9, "peak": 40e9, "load": 30e9, "room": 16e9}
     assert "Needs about 40.0 GB of memory; 16.0 GB are free." in note("", told["A"])
 
 
