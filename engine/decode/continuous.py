@@ -1,7 +1,9 @@
 """Continuous batching: requests come and go at every step of the engine, over slots."""
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 
@@ -9,7 +11,7 @@ from engine.decode.arrivals import Arrivals, InTurn
 from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling, check_finite
 from engine.decode.scheduler import Scheduler, Work, places
-from engine.decode.slots import Packed, Slots, attending, forward
+from engine.decode.slots import Slots
 from engine.event import Step
 from engine.refusal import Refusal
 
@@ -21,6 +23,34 @@ TOLERANCE = 0.05
 """A model is tried on this many tokens: its logits over slots may differ by this share, for rounding in 16 bits."""
 
 
+class Kept(Protocol):
+    """Slots: what keeps keys and values of `rows` requests of up to `length` tokens, and reads a step over them.
+
+    `name` says what they are, `native` whether native steps read them. What a slot held before its request came is
+    never seen.
+    """
+
+    name: str
+    native: bool
+    rows: int
+    length: int
+
+    def open(self) -> AbstractContextManager[None]:
+        """Steps are read inside."""
+
+    def read(self, work: Work, cached: Sequence[int], ids: Sequence[int]) -> torch.Tensor:
+        """Logits [answering rows, vocabulary] in the order of Work.answering, good until the next step.
+
+        `ids` are one token of each decoding row, then those of the chunks; `cached` the tokens that each row keeps.
+        """
+
+    def move(self, source: int, target: int, tokens: int) -> None:
+        """Row `source`, of which `tokens` are kept, becomes row `target`, whose request has left."""
+
+    def bytes(self) -> int:
+        """Bytes that are allocated, whether used or not."""
+
+
 class Engine:
     """One model with its slots, kept between turns; `run` takes the requests of one turn.
 
@@ -28,16 +58,19 @@ class Engine:
     that read a piece of a prompt beside other tokens, and the requests that were given a slot.
     """
 
-    def __init__(self, model: Any, rows: int, length: int, chunk: int):
-        self.model, self.chunk = model, chunk
-        self.slots = Slots(rows, length)
+    def __init__(self, model: Any, slots: Kept, chunk: int):
+        self.model, self.slots, self.chunk = model, slots, chunk
         self.peak = self.chunks = self.admitted = 0
 
     def kv_bytes(self) -> int:
         return self.slots.bytes()
 
     def cache_name(self) -> str:
-        return type(self.slots).__name__
+        return self.slots.name
+
+    @property
+    def native(self) -> bool:
+        return self.slots.native
 
     def facts(self) -> dict[str, Any]:
         """What the newest turn really did."""
@@ -51,7 +84,7 @@ class Engine:
         self.source, self.sampling = source, sampling
         self.choose = sampling.chooser(self.model.device)
         self.newest: dict[int, int] = {}
-        with attending(self.model):
+        with self.slots.open():
             while source.left or self.scheduler.seats:
                 self._admit()
                 self._step()
@@ -67,9 +100,9 @@ class Engine:
             self.admitted += 1
 
     def _step(self) -> None:
-        seats, work = self.scheduler.seats, self.scheduler.work()
-        step = Packed.of(self.slots, work, [seat.cached for seat in seats], self.model.device)
-        logits = forward(self.model, step, self._ids(work))
+        work = self.scheduler.work()
+        cached = [seat.cached for seat in self.scheduler.seats]
+        logits = self.slots.read(work, cached, self._ids(work))
         if len(work.answering) > len(work.decoding):
             check_finite(logits[:, None])
         tokens = self.choose(logits[:, None])[:, 0].tolist() if work.answering else []
@@ -111,11 +144,12 @@ class Engine:
         return stopped or seat.made >= seat.output
 
 
-def engine(model: Any, whole: Batch, knobs: dict[str, Any], kv_bytes: float) -> Engine:
+def engine(model: Any, whole: Batch, knobs: dict[str, Any], kv_bytes: float, native: Any = None) -> Engine:
     """An engine for these requests. `kv_bytes` are those of one token's keys and values in all layers.
 
-    A slot holds the longest of the requests. Raises Refusal where the memory budget does not hold one slot, or
-    where the model turns its positions by the length of the whole text, which differs between requests.
+    A slot holds the longest of the requests. `native` reads the steps if given, otherwise the model's modules do.
+    Raises Refusal where the memory budget does not hold one slot, or where the model turns its positions by the length
+    of the whole text, which differs between requests.
     """
     length = -(-whole.tokens // ROUND) * ROUND
     rows = places(knobs["slots"], int(knobs["memory_mb"] * 1e6), int(kv_bytes * length), len(whole.requests))
@@ -126,8 +160,10 @@ def engine(model: Any, whole: Batch, knobs: dict[str, Any], kv_bytes: float) -> 
             "Allow more memory, or shorten the prompts or the output.",
         )
     _check_positions(model, length)
+    if native:
+        return Engine(model, native.slots(rows, length, knobs["chunk"]), knobs["chunk"])
     _check_attention(model, whole.prompts[0][:PROBE])
-    return Engine(model, rows, length, knobs["chunk"])
+    return Engine(model, Slots(model, rows, length), knobs["chunk"])
 
 
 def _check_attention(model: Any, prompt: tuple[int, ...]) -> None:
@@ -137,15 +173,14 @@ def _check_attention(model: Any, prompt: tuple[int, ...]) -> None:
     """
     expected = model(torch.tensor([prompt], device=model.device), use_cache=False, logits_to_keep=1).logits[0, -1]
     check_finite(expected[None, None])
-    slots, scheduler = Slots(1, len(prompt)), Scheduler(1, max(1, len(prompt) // 2))
+    slots, scheduler = Slots(model, 1, len(prompt)), Scheduler(1, max(1, len(prompt) // 2))
     scheduler.admit(0, len(prompt), 1)
     found = expected.new_zeros(0)
-    with attending(model):
+    with slots.open():
         while not scheduler.seats[0].decoding:
             work = scheduler.work()
-            step = Packed.of(slots, work, [scheduler.seats[0].cached], model.device)
             chunk = work.chunks[0]
-            found = forward(model, step, prompt[chunk.start : chunk.start + chunk.count])
+            found = slots.read(work, [chunk.start], prompt[chunk.start : chunk.start + chunk.count])
             scheduler.done(work)
     if len(slots.layers) == 0 or not (found[0] - expected).float().norm() <= TOLERANCE * expected.float().norm():
         raise Refusal(

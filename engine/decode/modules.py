@@ -144,8 +144,10 @@ class ModuleSession(Loaded):
         size = self._size(plan)
         if size not in self.engines:
             self.engines.clear()
-            kv_bytes = self.architecture.kv_bytes_per_token(self.model.dtype.itemsize)
-            self.engines[size] = engine(self.model, self.requests, plan.continuous, kv_bytes)
+            self.stepper = None  # its memory is free before another one's is taken
+            kept = self.native.itemsize if self.native else self.model.dtype.itemsize
+            kv_bytes = self.architecture.kv_bytes_per_token(kept)
+            self.engines[size] = engine(self.model, self.requests, plan.continuous, kv_bytes, self.native)
         self.stepper = self.engines[size]
         return self.engines[size]
 
@@ -217,14 +219,11 @@ class ModuleSession(Loaded):
 
     def _kept(self) -> dict[str, Any]:
         """How keys and values were kept in the last turn, read from the cache itself."""
+        packed = {"quantization": self.native.quantization(), "stored": self.native.stored()} if self.native else {}
         if not isinstance(self.stepper, Stepper):
-            return {}
+            return packed
         if self.native:
-            return {
-                "kv": self.native.footprint(self.architecture),
-                "quantization": self.native.quantization(),
-                "stored": self.native.stored(),
-            }
+            return {"kv": self.native.footprint(self.architecture), **packed}
         cache = getattr(self.stepper, "cache", None)
         return {
             "kv": footprint(cache, self.architecture, self.stepper.length),

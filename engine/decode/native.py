@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
+from engine.decode.native_slots import NativeSlots
 from engine.decode.prompts import Batch
 from engine.decode.stepper import Stepper
-from engine.kernels.packed import PLACES, Decoder, Weights
+from engine.kernels.packed import MOST, PLACES, Decoder, Weights
 from engine.models.architecture import Architecture
 from engine.plan import Plan
 
@@ -57,7 +58,12 @@ class NativeStepper(Stepper):
 
 
 class Native:
-    """What a session keeps for native steps: packed weights, and one decoder for the newest cache length."""
+    """What a session keeps for native steps: packed weights, and one decoder for the newest cache length.
+
+    `itemsize` is the bytes of a kept number.
+    """
+
+    itemsize = FLOATS
 
     def __init__(self, model: Any, plan: Plan):
         kind = (plan.packed or {}).get("kind") or plan.dtype
@@ -73,6 +79,12 @@ class Native:
             self.decoder = None  # its memory is free before another one's is taken
             self.decoder = Decoder(self.weights, length, self.threads, self.fine, len(pad))
         return NativeStepper(model, self.decoder, pad)
+
+    def slots(self, rows: int, length: int, chunk: int) -> NativeSlots:
+        """For continuous batching: a step reads at most a chunk of prompts beside everybody's next token."""
+        self.decoder = None  # its memory is free before another one's is taken
+        most = min(chunk, MOST) + rows
+        return NativeSlots(Decoder(self.weights, length, self.threads, self.fine, rows, most=most))
 
     def shape(self, batch: Batch) -> tuple:
         """What has to be made ready for a batch beside its steps: nothing, one decoder reads prompts of all lengths."""

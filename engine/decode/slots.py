@@ -1,7 +1,7 @@
 """Slots: keys and values of many requests of different lengths, and one forward pass over all their new tokens."""
 
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,14 +19,35 @@ STEP = 16
 
 
 class Slots:
-    """Keys and values of up to `rows` requests, `length` tokens each: a tensor [rows, kv heads, length, head size]
-    for each layer. Made at a layer's first write, which knows its shape; zeros, since masked values are multiplied
-    by zero and must be finite.
+    """Keys and values of up to `rows` requests, `length` tokens each, that a model's modules attend over: a tensor
+    [rows, kv heads, length, head size] for each layer. Made at a layer's first write, which knows its shape; zeros,
+    since masked values are multiplied by zero and must be finite.
     """
 
-    def __init__(self, rows: int, length: int):
-        self.rows, self.length = rows, length
+    name, native = "Slots", False
+
+    def __init__(self, model: Any, rows: int, length: int):
+        self.model, self.rows, self.length = model, rows, length
         self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def open(self) -> AbstractContextManager[None]:
+        """Steps are read inside."""
+        return attending(self.model)
+
+    def read(self, work: Work, cached: Sequence[int], ids: Sequence[int]) -> torch.Tensor:
+        """One pass over the tokens of a step: logits [answering rows, vocabulary], in the order of Work.answering.
+
+        No mask is built by the modules, since transformers knows none for this attention.
+        """
+        step = Packed.of(self, work, cached, self.model.device)
+        token = _step.set(step)
+        try:
+            packed = torch.tensor([ids], device=self.model.device)
+            keep = step.answers()
+            out = self.model(packed, position_ids=step.positions(), use_cache=False, logits_to_keep=keep)
+            return out.logits[0]
+        finally:
+            _step.reset(token)
 
     def layer(self, number: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The keys and values of a layer; `key` and `value` [1, kv heads, tokens, head size] show their shape."""
@@ -201,18 +222,3 @@ def attending(model: Any):
     finally:
         for key, config in configs.items():
             config._attn_implementation = before[key]
-
-
-def forward(model: Any, step: Packed, ids: Sequence[int]) -> torch.Tensor:
-    """One pass over the step's tokens: logits [answering rows, vocabulary], in the order of Work.answering.
-
-    No mask is built by the modules, since transformers knows none for this attention.
-    """
-    token = _step.set(step)
-    try:
-        packed = torch.tensor([ids], device=model.device)
-        keep = step.answers()
-        out = model(packed, position_ids=step.positions(), use_cache=False, logits_to_keep=keep)
-        return out.logits[0]
-    finally:
-        _step.reset(token)

@@ -14,7 +14,7 @@ BLOCK, GROUP, PLACES = 32, 32, 16
 """Rows that lie together, weights that share a scale in 4 bits, and places of the cache that share a vector."""
 KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
 MOST = 128
-"""Tokens that are read at once."""
+"""Tokens that are read at once, unless a decoder is told otherwise."""
 
 Number, Address = ctypes.c_int64, ctypes.c_void_p
 
@@ -102,14 +102,15 @@ _LAYOUTS = {"float32": _float32, "bfloat16": _bfloat16, "int8": _int8, "int4": _
 class Weights:
     """A Llama-like model's weights, packed: `kind` for the layers, `head` for the last product.
 
-    Of the family Llama, Mistral, Qwen2 and Qwen3, as transformers builds them. The tokens' vectors stay plain numbers.
+    Of the family Llama, Mistral, Qwen2 and Qwen3, as transformers builds them. The tokens' vectors stay plain numbers;
+    those that are not `alone` have none, and are for a decoder beside another one.
     """
 
-    def __init__(self, model: Any, kind: str, head: str):
+    def __init__(self, model: Any, kind: str, head: str, alone: bool = True):
         self.kind, self.config = kind, model.config
         self.layers = [_layer(layer, kind) for layer in model.model.layers]
         self.head = Matrix(model.get_output_embeddings().weight, head)
-        tied = head in ("float32", "bfloat16") and model.config.tie_word_embeddings
+        tied = not alone or (head in ("float32", "bfloat16") and model.config.tie_word_embeddings)
         self.embedding = self.head if tied else Matrix(model.get_input_embeddings().weight, "float32")
         self.final_norm = model.model.norm.weight.detach().float()
         self.rotary = model.model.rotary_emb
@@ -145,25 +146,31 @@ class Decoder:
     """The compiled step over packed weights, with a cache of `length` tokens for each of `rows` texts.
 
     Raises Refusal where it cannot be built. `fine` inputs of integer products have 16 bits, others 8;
-    those of bfloat16 weights are float32, others bfloat16 in a prompt.
+    those of bfloat16 weights are float32, others bfloat16 in a prompt. `beside` another decoder of the same model it
+    reads and writes that one's cache, which has to be as large, and takes its tokens' vectors. At most
+    `most` tokens go through the weights together.
     """
 
-    def __init__(self, weights: Weights, length: int, threads: int, fine: bool, rows: int = 1):
+    def __init__(
+        self, weights: Weights, length: int, threads: int, fine: bool, rows: int = 1, beside: "Decoder | None" = None,
+        most: int = MOST,
+    ):  # fmt: skip
         config = weights.config
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.length = -(-length // PLACES) * PLACES
-        self.vocabulary, self.weights, self.rows = config.vocab_size, weights, rows
+        self.vocabulary, self.weights, self.rows, self.most = config.vocab_size, weights, rows, most
         shape = (rows, config.num_hidden_layers, config.num_key_value_heads, 2, self.length, dim)
-        self.cache = torch.zeros(shape)
+        self.cache = beside.cache if beside else torch.zeros(shape)
+        embedding = (beside or self).weights.embedding
         places = torch.arange(self.length)[None]
         turns = weights.rotary(torch.zeros(1), places)
         self.turns = [turn[0, :, : dim // 2].float().contiguous() for turn in turns]
         self.layers = (_Layer * config.num_hidden_layers)(*map(_view, weights.layers))
         self.made = _Config(
             config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.num_key_value_heads, dim,
-            config.intermediate_size, self.vocabulary, self.length, MOST, threads, fine, config.rms_norm_eps, dim**-0.5,
+            config.intermediate_size, self.vocabulary, self.length, most, threads, fine, config.rms_norm_eps, dim**-0.5,
             *(one.data_ptr() for one in (*self.turns, weights.final_norm)), weights.head.view(),
-            weights.embedding.view(), self.layers, self.cache.data_ptr(),
+            embedding.view(), self.layers, self.cache.data_ptr(),
         )  # fmt: skip
         self.library = _library()
         self.handle = self.library.decoder_open(ctypes.byref(self.made))
@@ -179,8 +186,8 @@ class Decoder:
         """
         logits = torch.empty(len(wanted), self.vocabulary)
         told = 0
-        for first in range(0, len(ids), MOST):
-            piece = slice(first, min(first + MOST, len(ids)))
+        for first in range(0, len(ids), self.most):
+            piece = slice(first, min(first + self.most, len(ids)))
             asked = wanted[(wanted >= first) & (wanted < piece.stop)] - first
             parts = [part[piece].contiguous() for part in (ids, rows, places)]
             text = _Text(*(part.data_ptr() for part in parts), len(parts[0]), asked.data_ptr(), len(asked))

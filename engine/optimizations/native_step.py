@@ -56,7 +56,6 @@ class NativeStep(Optimization):
         name = "The native step"
         clashes = (
             (plan.device not in ("cpu", "cuda"), f"{name} is written for processors and NVIDIA GPUs: choose one."),
-            (bool(plan.continuous), f"{name} has no slots for who comes later: switch continuous batching off, or it."),
             (plan.cache == "off", f"{name} writes into a KV cache of its own: set the KV cache to static."),
             (plan.offload, f"{name} needs its cache beside it: switch offloading off, or the native step."),
             (bool(plan.window or plan.kv_bits), f"{name} keeps all keys and values as they are: switch one off."),
@@ -70,6 +69,8 @@ class NativeStep(Optimization):
         )
         if sentence := next((sentence for clash, sentence in clashes if clash), None):
             return sentence
+        if plan.continuous:  # its slots are a cache of their own, and the host says before each step what it reads
+            return None
         plan.cache = "static"
         if plan.device == "cuda" and not plan.speculation:
             plan.graph = True  # the step feeds itself
