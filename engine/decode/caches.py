@@ -23,6 +23,13 @@ class Offloaded(DynamicCache):
         return super().update(key_states, *args, **kwargs)
 
 
+def offloaded(cache: Any) -> bool:
+    """Whether keys and values really lie in the host's memory, all but those of a layer that is being fetched."""
+    kept = [layer.keys for layer in getattr(cache, "layers", ()) if torch.is_tensor(getattr(layer, "keys", None))]
+    away = sum(keys.device.type == "cpu" for keys in kept)
+    return bool(kept) and getattr(cache, "offloading", False) and away >= max(1, len(kept) - 1)
+
+
 def growing_cache(config: Any, plan: Plan) -> DynamicCache:
     """A cache that grows with the text: plain, packed in few bits, or kept in the host's memory between layers.
 

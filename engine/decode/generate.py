@@ -10,7 +10,7 @@ from transformers.generation.streamers import BaseStreamer
 from engine.backends import Emit
 from engine.decode import assisted
 from engine.decode.arrivals import Arrivals, InTurn, source
-from engine.decode.caches import Offloaded
+from engine.decode.caches import Offloaded, offloaded
 from engine.decode.footprint import footprint, kv_bytes
 from engine.decode.loop import enter, padded
 from engine.decode.paged import Pages, pages
@@ -115,7 +115,7 @@ class GenerateSession(Loaded):
         tokens = int(kept.get_seq_length()) if kept is not None else 0
         self.kept = {
             "kv": footprint(kept, self.architecture, tokens),
-            "offload": getattr(kept, "offloading", False),
+            "offload": offloaded(kept),
         }
 
     def _options(self, plan: Plan, tokens: int, sampling: Sampling) -> dict[str, Any]:

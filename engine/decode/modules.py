@@ -10,7 +10,7 @@ from transformers import StaticCache
 
 from engine.backends import Emit
 from engine.decode.arrivals import InTurn, source
-from engine.decode.caches import growing_cache
+from engine.decode.caches import growing_cache, offloaded
 from engine.decode.compiled import compile_step, compiled_as
 from engine.decode.continuous import Engine, engine
 from engine.decode.footprint import bits, footprint, window
@@ -229,6 +229,6 @@ class ModuleSession(Loaded):
             "kv": footprint(cache, self.architecture, self.stepper.length),
             "kv_bits": bits(cache),
             "window": window(cache),
-            "offload": getattr(cache, "offloading", False),
+            "offload": offloaded(cache),
             "prefix": self.prefixes.facts() if self.prefixes else None,
         }
