@@ -13,8 +13,9 @@ def options(plan: Plan, model: Any, second: Any) -> dict[str, Any]:
 
     The guesses are made as many as ours are: the schedule is constant unless the lane is adaptive, and the draft
     never stops early for want of confidence. What differs: generate drafts before it has read the prompt, so its
-    first step may hold several tokens; its early exit reads the prompt once more into a cache of its own; an
-    adaptive length knows no upper bound there, and prompt lookup has no schedule at all.
+    first step may hold several tokens; its early exit reads the prompt once more into a cache of its own; prompt
+    lookup has no schedule at all, so an adaptive one is refused; an adaptive draft knows no upper bound, so `Watch`
+    holds it to one.
     """
     return OPTIONS[plan.speculation["kind"]](plan.speculation, model, second)
 
@@ -45,11 +46,14 @@ def _pace(assistant: Any, knobs: dict[str, Any]) -> None:
 
 
 class Watch:
-    """Counts what the candidate generator inside generate proposes, which generate itself does not tell."""
+    """Counts what the candidate generator inside generate proposes, which generate itself does not tell.
+
+    `most` is how many guesses one step may hold, however many an adaptive draft would like.
+    """
 
     def __init__(self, model: Any):
         self.kind: str | None = None
-        self.asked = self.drafted = 0
+        self.asked = self.drafted = self.most = 0
         make = model._get_candidate_generator
 
         def watched(*args: Any, **kwargs: Any) -> Any:
@@ -63,7 +67,14 @@ class Watch:
                 self.drafted += candidates[0].shape[1] - ids.shape[1]
                 return candidates
 
-            generator.get_candidates = counted
+            adjust = generator.update_candidate_strategy
+
+            def bounded(*args: Any, **kwargs: Any) -> None:
+                adjust(*args, **kwargs)
+                if hasattr(generator, "num_assistant_tokens"):
+                    generator.num_assistant_tokens = min(generator.num_assistant_tokens, self.most)
+
+            generator.get_candidates, generator.update_candidate_strategy = counted, bounded
             return generator
 
         model._get_candidate_generator = watched

@@ -137,6 +137,7 @@ class GenerateSession(Loaded):
         else:
             options["disable_compile"] = True
         if plan.speculation:
+            self.watch.most = plan.speculation["guesses"]
             options |= assisted.options(plan, self.model, self.drafting.model)
         return options
 

@@ -35,5 +35,13 @@ class PromptLookup(Speculation):
 
     on_generate = on_transformers
 
+    def settle(self, plan: Plan) -> str | None:
+        if self.adaptive and plan.backend == "generate":
+            return (
+                "transformers' generate looks up the same number of guesses in every step: "
+                "switch adaptive off, or use the Pitlane loop."
+            )
+        return super().settle(plan)
+
     def badge(self) -> str:
         return f"prompt lookup {self.drafts()}"

@@ -1,6 +1,7 @@
 """transformers' own assisted generation, with the settings that make it guess as much as ours."""
 
 import pytest
+from transformers.generation.candidate_generator import AssistedCandidateGenerator
 
 from engine.decode import assisted
 from engine.decode.generate import GenerateSession
@@ -45,6 +46,29 @@ def test_both_backends_guess_and_write_the_same(kind, tiny_model):
         assert 0 <= found["speculation"]["drafted"] <= 3 * found["speculation"]["asked"]
     if kind != "prompt_lookup":
         assert found["speculation"]["drafted"] >= 2 * found["speculation"]["asked"], "it drafts as much as it may"
+
+
+@pytest.mark.parametrize(("kind", "knobs"), [("draft_model", {"format": "nf4"}), ("early_exit", {"layers": 1})])
+def test_an_adaptive_draft_in_generate_stays_within_its_bound(kind, knobs, tiny_model, monkeypatch):
+    """generate's own schedule adds two guesses after every step in which all were right, without an end."""
+    asked, lengths = {kind: {"guesses": 2, "adaptive": True, **knobs}}, []
+    real = AssistedCandidateGenerator.update_candidate_strategy
+
+    def all_right(self, ids, scores, matches):
+        real(self, ids, scores, len(scores[0]) - 1)
+        lengths.append(self.num_assistant_tokens)
+
+    monkeypatch.setattr(AssistedCandidateGenerator, "update_candidate_strategy", all_right)
+    _, found, unmet = run(tiny_model, asked, GenerateSession())
+    assert unmet == [] and max(lengths) == 4, "it would guess four next"
+    assert found["speculation"]["drafted"] <= 2 * found["speculation"]["asked"]
+
+
+def test_lookup_in_generate_cannot_adapt(tiny_model):
+    """It has no schedule there: asked for one, the library would ignore it."""
+    lane = Lane(backend="generate", opts={"prompt_lookup": {"adaptive": True}})
+    with pytest.raises(Refusal, match="switch adaptive off"):
+        plan_for(lane, str(tiny_model), machine())
 
 
 def test_weights_of_the_draft_are_counted(tiny_model):
