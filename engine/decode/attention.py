@@ -14,7 +14,8 @@ BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
 }
 MARKS = {"_flash_attention": "flash", "_efficient_attention": "efficient", "_cudnn_attention": "cudnn",
-         "_attention_math": "math"}  # fmt: skip
+         "_attention_math": "math", "fmha_cutlass": "efficient", "flash_fwd": "flash"}  # fmt: skip
+"""Parts of the names of operators, and of the kernels that a replayed graph runs without them."""
 
 
 def allowed(plan: Plan) -> AbstractContextManager:

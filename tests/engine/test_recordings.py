@@ -2,14 +2,17 @@
 
 import getpass
 import json
+import os
 import re
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engine.event import Failed, Record
+from engine.event import Failed, Finished, Memory, Power, Record
 from engine.export import copy, entries
 from engine.measure.machine import machine
 from engine.measure.result import result
@@ -143,3 +146,40 @@ def test_a_machine_is_told_without_the_place_of_its_compiler(monkeypatch):
     """Which would be a place on somebody's machine, and no run of it could become a recording."""
     monkeypatch.setenv("CXX", sys.executable)
     assert machine.__wrapped__().compiler == Path(sys.executable).name
+
+
+DRIVER = """#!/bin/sh
+echo "NVIDIA H200, 143771, 9.0, 580.95.05"
+"""
+
+
+def test_a_run_on_a_gpu_becomes_a_recording(monkeypatch, tmp_path):
+    """Simulated: the machine's record as a driver's answer makes it, and what only a GPU's lane says in its events."""
+    (tmp_path / "nvidia-smi").write_text(DRIVER)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("CXX", sys.executable)
+    monkeypatch.setattr("engine.measure.machine._version", lambda package: "2.11.0+cu130")
+    card = machine.__wrapped__()
+    assert card.gpus[0].name == "NVIDIA H200"
+    entry = dict(recorded("does-16-bit-pay").entry)
+    records = [Record.parse(line) for line in entry["records"]]
+    drawn = Power(records[-1].event.t, 90.0, 0.2, "NVML GPU-8a6f")
+    records = [Record(one.lane, one.round, _on_a_gpu(one.event)) for one in records]
+    lines = [one.line() for one in (*records[:-1], Record(0, 0, drawn), records[-1])]
+    told = {**card.to_dict(), "measured": entry["machine"]["measured"]}
+    found = Recording("gpu", copy.read(recording({**entry, "machine": told, "records": lines}))[0])
+    assert found.label.startswith("recorded on NVIDIA H200 · 140 GiB")
+    assert found.entry["result"]["machine"]["gpus"][0]["capability"] == "9.0"
+    assert {lane["effective"]["device"] for lane in found.entry["result"]["lanes"]} == {"cuda:0"}
+
+
+def _on_a_gpu(event: Any) -> Any:
+    if isinstance(event, Memory):
+        seen = {"allocated": 300_000_000, "reserved": 400_000_000, "device": 900_000_000, "graphs": 20_000_000}
+        return replace(event, **seen)
+    if isinstance(event, Finished) and "launches" in event.effective:
+        top = [{"name": "_skinny_kernel", "count": 30, "share": 0.5}]
+        launched = {**event.effective["launches"], "unit": "kernels", "calls": 1, "busy_ms": 0.4, "top": top}
+        return replace(event, effective={**event.effective, "device": "cuda:0", "graph": 1, "launches": launched})
+    return event
