@@ -50,7 +50,7 @@ def library(source: Path, *flags: str) -> ctypes.CDLL:
 def _key(source: Path, flags: tuple[str, ...]) -> str:
     """What the compiler predefines for this processor says which compiler and which instructions."""
     target = _run(compiler(), *FLAGS, "-x", "c++", "-E", "-dM", "/dev/null")
-    read = b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
+    read = b"".join(path.read_bytes() for path in (source, *sorted(source.parent.rglob("*.h"))))
     return hashlib.sha256(read + " ".join((*flags, target)).encode()).hexdigest()[:16]
 
 

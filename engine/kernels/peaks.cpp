@@ -1,7 +1,6 @@
 // What a processor can do at most: read memory from front to back, and multiply and add what is in its registers.
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <ctime>
 #include <thread>
@@ -9,6 +8,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+
+#include "step/shares.h"
 
 namespace {
 
@@ -35,15 +36,17 @@ inline float total(Lanes value) {
   return sum;
 }
 
-// Run work(0) ... work(count - 1) on `threads` threads, each taking the next when it is free: one that has to wait for
-// its core does not hold up the others. Returns the sum of what they gave, so that the compiler leaves nothing out.
+// Run work(0) ... work(count - 1) `passes` times on `threads` threads, shared as a model's step shares them. Returns the
+// sum of what they gave, so that the compiler leaves nothing out.
 template <typename Work>
-float share(int64_t count, int64_t threads, Work work) {
-  std::atomic<int64_t> next{0};
+float share(int64_t count, int64_t threads, int64_t passes, Work work) {
+  std::vector<Shares> shares;
+  for (int64_t pass = 0; pass < passes; ++pass) shares.emplace_back(threads);
   std::vector<float> sums(threads);
   auto take = [&](int64_t number) {
     float sum = 0;
-    for (int64_t job; (job = next++) < count;) sum += work(job);
+    for (Shares& one : shares)
+      for (int64_t job; (job = one.take(number, count)) < count;) sum += work(job);
     sums[number] = sum;
   };
   std::vector<std::thread> others;
@@ -94,7 +97,7 @@ double own_seconds() {  // for which this thread has had a core
 template <typename Work>
 double together(int64_t threads, int64_t jobs, int64_t operations, float* sum, Work work) {
   std::vector<double> rates(threads);
-  *sum = share(threads, threads, [&](int64_t number) {
+  *sum = share(threads, threads, 1, [&](int64_t number) {
     const double start = own_seconds();
     float part = 0;
     for (int64_t job = 0; job < jobs; ++job) part += work();
@@ -111,8 +114,8 @@ double together(int64_t threads, int64_t jobs, int64_t operations, float* sum, W
 // Read `count` numbers `passes` times and return their sum, once.
 extern "C" float read_all(const float* data, int64_t count, int64_t threads, int64_t passes) {
   const int64_t chunks = (count + CHUNK - 1) / CHUNK;
-  return share(chunks * passes, threads, [&](int64_t job) {
-    const int64_t first = job % chunks * CHUNK;
+  return share(chunks, threads, passes, [&](int64_t job) {
+    const int64_t first = job * CHUNK;
     return read_part(data + first, std::min(CHUNK, count - first));
   }) / passes;
 }

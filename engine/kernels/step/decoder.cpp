@@ -50,12 +50,12 @@ class Decoder {
   void step(const Text& text, float* logits) {
     cut(text);
     team.run([&](int64_t number) {
-      embed(text);
+      embed(text, number);
       team.meet();
       for (int64_t layer = 0; layer < c.layers; ++layer) pass(layer, text, number);
       if (!text.keep) return;
       const Input& x = norm(c.final_norm, text.keep, c.head, number, [&](int64_t token) { return text.wanted[token]; });
-      times(c.head, x, text.keep, [&](int64_t token, int64_t row, Vector y) {
+      times(c.head, x, text.keep, number, [&](int64_t token, int64_t row, Vector y) {
         for (int64_t lane = 0; lane < std::min(WIDTH, c.vocabulary - row); ++lane)
           logits[token * c.vocabulary + row + lane] = y[lane];
       });
@@ -82,8 +82,8 @@ class Decoder {
     }
   }
 
-  void embed(const Text& text) {
-    for (int64_t token; (token = team.take()) < text.tokens;)
+  void embed(const Text& text, int64_t number) {
+    for (int64_t token; (token = team.take(number, text.tokens)) < text.tokens;)
       for (int64_t i = 0; i < c.hidden; ++i) hidden[token * c.hidden + i] = c.embedding.at(text.ids[token], i);
   }
 
@@ -94,23 +94,23 @@ class Decoder {
     const auto add = [&](int64_t token, int64_t row, Vector y) {
       if (row < c.hidden) store(&hidden[token * c.hidden + row], load(&hidden[token * c.hidden + row]) + y);
     };
-    times(layer.qkv, norm(layer.attention_norm, tokens, layer.qkv, number, each), tokens,
+    times(layer.qkv, norm(layer.attention_norm, tokens, layer.qkv, number, each), tokens, number,
           [&](int64_t token, int64_t row, Vector y) {
             if (row < size) store(&mixed[token * size + row], layer.bias ? y + load(layer.bias + row) : y);
           });
     team.meet();
-    turn(layer, place, text);
+    turn(layer, place, text, number);
     team.meet();
     attend_all(place, text, number);
     team.meet();
-    times(layer.out, attended_input(tokens, layer.out, number), tokens, add);
+    times(layer.out, attended_input(tokens, layer.out, number), tokens, number, add);
     team.meet();
-    times(layer.gate_up, norm(layer.feed_norm, tokens, layer.gate_up, number, each), tokens,
+    times(layer.gate_up, norm(layer.feed_norm, tokens, layer.gate_up, number, each), tokens, number,
           [&](int64_t token, int64_t row, Vector y) {
             if (row < 2 * c.feed) store(&both[token * 2 * c.feed + row], y);
           });
     team.meet();
-    times(layer.down, swiglu(tokens, layer.down, number), tokens, add);
+    times(layer.down, swiglu(tokens, layer.down, number), tokens, number, add);
     team.meet();
   }
 
@@ -120,7 +120,7 @@ class Decoder {
   const Input& prepare(int64_t tokens, const Matrix& reader, int64_t number, Fill fill) {
     const bool alone = tokens <= FEW;
     Input& x = inputs[alone ? number : team.size];
-    for (int64_t token = alone ? 0 : team.take(); token < tokens; token = alone ? token + 1 : team.take()) {
+    for (int64_t token = alone ? 0 : team.take(number, tokens); token < tokens; token = alone ? token + 1 : team.take(number, tokens)) {
       fill(token, &x.values[token * reader.depth]);
       x.round(token, reader, fine(reader, tokens));
     }
@@ -157,10 +157,11 @@ class Decoder {
   }
 
   template <typename Put>
-  void times(const Matrix& m, const Input& x, int64_t tokens, Put put) {
+  void times(const Matrix& m, const Input& x, int64_t tokens, int64_t number, Put put) {
     const int64_t blocks = m.rows / BLOCK, slices = (tokens + SLICE - 1) / SLICE;
-    const int64_t chunk = std::max<int64_t>(1, std::min<int64_t>(16, blocks / (team.size * 4)));
-    for (int64_t job; (job = team.take()) < (blocks + chunk - 1) / chunk * slices;) {
+    const int64_t chunk = std::max<int64_t>(1, std::min<int64_t>(16, blocks / (team.size * 8)));
+    const int64_t jobs = (blocks + chunk - 1) / chunk * slices;
+    for (int64_t job; (job = team.take(number, jobs)) < jobs;) {
       const int64_t first = job / slices * chunk, token = job % slices * SLICE;
       product(m, x, fine(m, tokens), {token, std::min(token + SLICE, tokens)}, {first, std::min(first + chunk, blocks)}, put);
     }
@@ -172,8 +173,8 @@ class Decoder {
   float* values(int64_t row, int64_t layer, int64_t head) const { return keys(row, layer, head) + c.length * c.dim; }
 
   // Turn queries and keys by their places (RoPE, arXiv:2104.09864), and keep keys and values.
-  void turn(const Layer& layer, int64_t place_of_layer, const Text& text) {
-    for (int64_t job; (job = team.take()) < text.tokens * wide();) {
+  void turn(const Layer& layer, int64_t place_of_layer, const Text& text, int64_t number) {
+    for (int64_t job; (job = team.take(number, text.tokens * wide())) < text.tokens * wide();) {
       const int64_t token = job / wide(), head = job % wide(), place = text.places[token], row = text.rows[token];
       float* x = &mixed[job * c.dim];
       if (head >= c.heads + c.kv_heads) {
@@ -207,7 +208,7 @@ class Decoder {
 
   void attend_all(int64_t layer, const Text& text, int64_t number) {
     const int64_t sharing = c.heads / c.kv_heads, cuts = tiles.size();
-    for (int64_t job; (job = team.take()) < cuts * c.heads;) {
+    for (int64_t job; (job = team.take(number, cuts * c.heads)) < cuts * c.heads;) {
       const auto [token, count] = tiles[job % cuts];
       const int64_t head = job / cuts, row = text.rows[token];
       const Attention a{&mixed[(token * wide() + head) * c.dim], keys(row, layer, head / sharing),

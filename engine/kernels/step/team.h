@@ -11,9 +11,11 @@
 #include <immintrin.h>
 #endif
 
+#include "shares.h"
+
 class Team {
  public:
-  explicit Team(int64_t size) : size(size) {
+  explicit Team(int64_t size) : size(size), shares(size) {
     for (int64_t number = 1; number < size; ++number) others.emplace_back([this, number] { follow(number); });
   }
 
@@ -43,12 +45,12 @@ class Team {
       return;
     }
     arrived.store(0, std::memory_order_relaxed);
-    next.store(0, std::memory_order_relaxed);
+    shares.restart();
     rounds.store(round + 1, std::memory_order_release);
   }
 
-  // The next job of this pass: whoever is free takes it, so that a thread that is held up does not hold up the others.
-  int64_t take() { return next.fetch_add(1, std::memory_order_relaxed); }
+  // The next of this pass's jobs for a thread, or `jobs` where none is left.
+  int64_t take(int64_t number, int64_t jobs) { return shares.take(number, jobs); }
 
   const int64_t size;
 
@@ -93,10 +95,11 @@ class Team {
     }
   }
 
+  Shares shares;
   std::vector<std::thread> others;
   std::mutex lock;
   std::condition_variable wake;
-  std::atomic<int64_t> orders{0}, left{0}, arrived{0}, rounds{0}, next{0};
+  std::atomic<int64_t> orders{0}, left{0}, arrived{0}, rounds{0};
   std::atomic<bool> ended{false};
   void (*call)(void*, int64_t) = nullptr;
   void* context = nullptr;
