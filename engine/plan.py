@@ -55,8 +55,11 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
     def lease(self) -> tuple:
-        """The key under which a worker with this plan's model is kept warm."""
-        return tuple(repr(getattr(self, name)) for name in LEASE)
+        """The key under which a worker with this plan's model is kept warm.
+
+        A compiled step holds the fused operator that it was compiled with, whichever is asked for later.
+        """
+        return (*(repr(getattr(self, name)) for name in LEASE), repr(self.sdpa if self.compile else None))
 
     def loss(self) -> tuple:
         """What is lost on the way: plans that agree in it claim to write the same text."""

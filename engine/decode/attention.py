@@ -14,8 +14,10 @@ BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,
 }
 MARKS = {"_flash_attention": "flash", "_efficient_attention": "efficient", "_cudnn_attention": "cudnn",
-         "_attention_math": "math", "fmha_cutlass": "efficient", "flash_fwd": "flash"}  # fmt: skip
-"""Parts of the names of operators, and of the kernels that a replayed graph runs without them."""
+         "_attention_math": "math", "_safe_softmax": "math", "fmha_cutlass": "efficient",
+         "flash_fwd": "flash"}  # fmt: skip
+"""Parts of the names of operators, of the loops that a compiled step makes of math's, and of the kernels that a
+replayed graph runs without any operator."""
 
 
 def allowed(plan: Plan) -> AbstractContextManager:

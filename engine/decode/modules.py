@@ -67,7 +67,7 @@ class ModuleSession(Loaded):
             self._engine(plan).run(InTurn(batch, emit), sampling)
             return
         if plan.graph:
-            self.stepper = graph_decode(self._graph(batch, sampling), batch, emit)
+            self.stepper = graph_decode(self._graph(plan, batch, sampling), batch, emit)
             return
         self.stepper = self._stepper(plan, batch)
         if plan.prefix:
@@ -98,22 +98,26 @@ class ModuleSession(Loaded):
         if again := self._again(plan, batch, self.sampling(workload)):
             emit(Phase(time.perf_counter(), "profile"))
             self.counted[self.shape(plan, batch)] = launches(again, self.model.device)
+            if plan.graph and plan.sdpa:  # a replay runs kernels without the operators that launched them
+                body = self._graph(plan, batch, self.sampling(workload)).step.body
+                seen = launches(body, self.model.device)["attention"]
+                self.counted[self.shape(plan, batch)]["attention"] = seen
 
     def _again(self, plan: Plan, batch: Batch, sampling: Sampling) -> Callable[[], Any] | None:
         """One more step after a warm-up, of the width that the loop uses; what it writes is thrown away."""
         if plan.graph:
-            return self._graph(batch, sampling).replay
+            return self._graph(plan, batch, sampling).replay
         if plan.continuous or not isinstance(self.stepper, Stepper):
             return None
         width = plan.speculation["guesses"] + 1 if plan.speculation else 1
         ids = torch.zeros(len(batch.prompts), width, dtype=torch.long, device=self.model.device)
         return functools.partial(self.stepper.step, ids)
 
-    def _graph(self, batch: Batch, sampling: Sampling) -> Any:
-        """Kept between turns: recording costs time and memory."""
+    def _graph(self, plan: Plan, batch: Batch, sampling: Sampling) -> Any:
+        """Kept between turns: recording costs time and memory. It holds the attention that it was recorded with."""
         if self.native:
             return self.native.runner(self.model, len(batch.prompts), self.length, sampling)
-        key = (len(batch.prompts), self.length, sampling)
+        key = (len(batch.prompts), self.length, sampling, plan.sdpa)
         if key not in self.graphs:
             cache = self._cache(len(batch.prompts), whole=True)
             self.graphs[key] = graph_step(self.model, cache, len(batch.prompts), sampling)

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from engine.decode.attention import found
+from engine.decode.modules import ModuleSession
 from engine.measure.machine import Gpu, machine
 from engine.optimizations import draft_model
 from engine.plan import Plan
 from engine.refusal import Refusal
-from engine.spec import Lane, plan_for
+from engine.spec import Lane, Workload, plan_for
 
 CARD = Gpu("NVIDIA H200", 141 * 2**30, "9.0", "580")
 ONE = replace(machine(), gpus=(CARD,), cores=16)
@@ -70,8 +71,28 @@ def test_a_draft_beside_a_sliding_window_needs_a_newer_generate(version, told, m
     assert planned(lane, model="qwen3-0.6b", backend="generate").draft, "no window, nothing to miscount"
 
 
-def test_a_recorded_step_is_told_by_its_kernels():
-    """A replay runs no operators, so a profiler sees the kernels' own names only."""
+def test_a_recorded_or_compiled_step_is_told_by_its_kernels():
+    """A replay runs no operators, so a profiler sees the kernels' own names only; a compiled step writes its own."""
     assert found(["fmha_cutlassF_bf16_aligned_64x128_rf_sm80(PyTorchMemEffAttention::Params)"]) == "efficient"
     assert found(["void pytorch_flash::flash_fwd_splitkv_kernel<X>(Y)"]) == "flash"
-    assert found(["gemv2T_kernel_val", "triton_red_fused_add_3"]) is None
+    assert found(["graph_0_cpp_fused__safe_softmax__to_copy__unsafe_view_bmm_cat_3"]) == "math"
+    assert found(["gemv2T_kernel_val", "triton_red_fused_add_3", "cpp_fused__softmax_2"]) is None
+
+
+def test_a_recording_holds_the_attention_that_it_was_made_with(tiny_model, monkeypatch):
+    """Simulated: the step is no graph here, and what the profiler hears of a replay is nothing, as on a GPU."""
+    plan = replace(plan_for(Lane(), str(tiny_model), replace(machine(), gpus=())), graph=True, cache="static")
+    monkeypatch.setattr(ModuleSession, "_again", lambda *_: lambda: None)
+    session, workload = ModuleSession(), Workload(prompts=("The lamp",), max_new_tokens=4)
+    for kernel in ("math", "flash"):
+        lane = replace(plan, sdpa=kernel)
+        session.prepare(lane, workload, lambda event: None)
+        session.run(lane, workload, lambda event: None)
+        assert session.effective()["sdpa"] == kernel
+    assert len(session.graphs) == 2, "the second lane replays no recording of the first"
+
+
+def test_a_compiled_step_is_not_lent_to_a_lane_with_another_attention():
+    leases = {planned({"torch_compile": {}, "attention": {"kernel": kernel}}).lease() for kernel in ("sdpa", "math")}
+    assert len(leases) == 2
+    assert planned({"attention": {"kernel": "math"}}).lease() == planned({}).lease(), "loaded modules are lent to both"

@@ -37,7 +37,11 @@ def test_allowed_pairs_run_and_two_lossless_ones_change_no_token(case, folder, p
             assert made == plain, (one, other)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not dear(case) and not case[1]], ids=ids)
+COMPILED = [*(case for case in CASES if not dear(case) and not case[1]), ("attention", {"kernel": "math"})]
+"""What goes with the compiled step; it takes math attention apart, and the label must find that in its loops."""
+
+
+@pytest.mark.parametrize("case", COMPILED, ids=ids)
 def test_pairs_with_the_compiled_step(case, folder, plain):
     lane = together(case, ("torch_compile", {}))
     if settled(lane, folder):
