@@ -11,7 +11,6 @@ from engine.decode.continuous import engine
 from engine.decode.modules import ModuleSession
 from engine.decode.prompts import Batch
 from engine.decode.scheduler import Chunk, Work
-from engine.decode.slots import Packed, attending, forward
 from engine.measure.machine import machine
 from engine.run.pool import Pool
 from engine.spec import Lane, Workload, plan_for
@@ -32,7 +31,7 @@ def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
     print(heading("chunk of", "together, ms", "decode + chunk apart, ms", "decode alone, ms"))
     kept = {}
     for size in CHUNKS:
-        kept[str(size)] = found = _spent(session.model, slots, size, rounds)
+        kept[str(size)] = found = _spent(slots, size, rounds)
         print(
             line(
                 str(size), *(f"{median(times):.1f} ({min(times):.1f} to {max(times):.1f})" for times in found.values())
@@ -41,7 +40,7 @@ def run(pool: Pool, rounds: int, model: str, only: list[str]) -> dict[str, Any]:
     return kept
 
 
-def _spent(model: Any, slots: Any, size: int, rounds: int) -> dict[str, list[float]]:
+def _spent(slots: Any, size: int, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each way of doing the same work, taking turns."""
     chunk = (Chunk(7, 0, size, True),)
     ways = {
@@ -50,18 +49,18 @@ def _spent(model: Any, slots: Any, size: int, rounds: int) -> dict[str, list[flo
         "alone": [Work(DECODING, ())],
     }
     spent: dict[str, list[float]] = {name: [] for name in ways}
-    with attending(model):
+    with slots.open():
         for turn in range(rounds + 1):  # the first warms up
             for name, works in ways.items():
                 start = time.perf_counter()
                 for work in works:
-                    _step(model, slots, work)
+                    _step(slots, work)
                 if turn:
                     spent[name].append((time.perf_counter() - start) * 1000)
     return spent
 
 
-def _step(model: Any, slots: Any, work: Work) -> None:
+def _step(slots: Any, work: Work) -> None:
     cached = [100] * len(DECODING) + [0]
     ids = [5] * (len(work.decoding) + sum(part.count for part in work.chunks))
-    forward(model, Packed.of(slots, work, cached, model.device), ids)
+    slots.read(work, cached, ids)
