@@ -2,12 +2,16 @@
 
 import ctypes
 from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from engine.kernels.native import library
+from engine.kernels.native import compiler, library
+from engine.kernels.pages import Pages
+from engine.refusal import Refusal
 
 SOURCE = Path(__file__).parent / "step" / "decoder.cpp"
 BLOCK, GROUP, PLACES = 32, 32, 16
@@ -17,6 +21,7 @@ MOST = 128
 """Tokens that are read at once, unless a decoder is told otherwise."""
 
 Number, Address = ctypes.c_int64, ctypes.c_void_p
+NUMBER = ctypes.sizeof(Number)
 
 
 class _Matrix(ctypes.Structure):
@@ -50,16 +55,16 @@ class Matrix:
     """A weight [rows, depth] in one of KINDS; rows are filled up to whole blocks. The layouts: step/products.h.
 
     float32 weights that are bfloat16 numbers, as those of most checkpoints, lose nothing in half as many bytes and are
-    kept so. int8 has a scale for each row, by its largest weight; int4 one for each group of 32 weights, by the largest
-    of them, which becomes -8 (as in llama.cpp's Q4_0).
+    kept so. int8 has a scale for each row, by its largest weight; int4 one of 16 bits for each group of 32 weights, by
+    the largest of them, which becomes -8 (as in llama.cpp's Q4_0).
     """
 
-    def __init__(self, weight: torch.Tensor, kind: str):
+    def __init__(self, weight: torch.Tensor, kind: str, pages: Pages):
         rows, self.depth = weight.shape
         exact = kind == "float32" and bool((weight == weight.bfloat16()).all())
         self.kind, self.rows = "bfloat16" if exact else kind, -(-rows // BLOCK) * BLOCK
         filled = torch.nn.functional.pad(weight.detach().float(), (0, 0, 0, self.rows - rows))
-        self.tensors: list[torch.Tensor] = [part.contiguous() for part in _LAYOUTS[self.kind](filled)]
+        self.tensors: list[torch.Tensor] = [pages.keep(part) for part in _LAYOUTS[self.kind](filled)]
 
     def bytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
@@ -88,12 +93,12 @@ def _int8(weight: torch.Tensor) -> list[torch.Tensor]:
 def _int4(weight: torch.Tensor) -> list[torch.Tensor]:
     groups = weight.view(len(weight), -1, GROUP)
     peak = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))[..., 0]
-    scale = peak / -8
+    scale = (peak / -8).bfloat16()
     scale[scale == 0] = 1
-    whole = ((groups / scale[..., None]).round().clamp(-8, 7) + 8).to(torch.uint8)
+    whole = ((groups / scale.float()[..., None]).round().clamp(-8, 7) + 8).to(torch.uint8)
     halves = whole.view(-1, BLOCK, groups.shape[1], 2, 4, 4)
     packed = (halves[:, :, :, 0] | (halves[:, :, :, 1] << 4)).permute(0, 2, 3, 1, 4)
-    return [packed, scale.view(-1, BLOCK, groups.shape[1]).transpose(1, 2)]
+    return [packed, scale.view(-1, 2, BLOCK // 2, groups.shape[1]).permute(0, 3, 2, 1)]
 
 
 _LAYOUTS = {"float32": _float32, "bfloat16": _bfloat16, "int8": _int8, "int4": _int4}
@@ -108,10 +113,11 @@ class Weights:
 
     def __init__(self, model: Any, kind: str, head: str, alone: bool = True):
         self.kind, self.config = kind, model.config
-        self.layers = [_layer(layer, kind) for layer in model.model.layers]
-        self.head = Matrix(model.get_output_embeddings().weight, head)
+        pages = Pages()
+        self.layers = [_layer(layer, kind, pages) for layer in model.model.layers]
+        self.head = Matrix(model.get_output_embeddings().weight, head, pages)
         tied = not alone or (head in ("float32", "bfloat16") and model.config.tie_word_embeddings)
-        self.embedding = self.head if tied else Matrix(model.get_input_embeddings().weight, "float32")
+        self.embedding = self.head if tied else Matrix(model.get_input_embeddings().weight, "float32", pages)
         self.final_norm = model.model.norm.weight.detach().float()
         self.rotary = model.model.rotary_emb
 
@@ -126,7 +132,7 @@ class Weights:
         return sum(matrix.bytes() for matrix in self.matrices())
 
 
-def _layer(layer: Any, kind: str) -> dict[str, Any]:
+def _layer(layer: Any, kind: str, pages: Pages) -> dict[str, Any]:
     """The matrices and vectors of one layer; what it lacks is None."""
     attention, feed = layer.self_attn, layer.mlp
     three = (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -134,10 +140,10 @@ def _layer(layer: Any, kind: str) -> dict[str, Any]:
     norms = [getattr(getattr(attention, name, None), "weight", None) for name in ("q_norm", "k_norm")]
     vectors = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight, *norms, bias)
     return {
-        "qkv": Matrix(torch.cat([one.weight for one in three]), kind),
-        "out": Matrix(attention.o_proj.weight, kind),
-        "gate_up": Matrix(torch.cat([feed.gate_proj.weight, feed.up_proj.weight]), kind),
-        "down": Matrix(feed.down_proj.weight, kind),
+        "qkv": Matrix(torch.cat([one.weight for one in three]), kind, pages),
+        "out": Matrix(attention.o_proj.weight, kind, pages),
+        "gate_up": Matrix(torch.cat([feed.gate_proj.weight, feed.up_proj.weight]), kind, pages),
+        "down": Matrix(feed.down_proj.weight, kind, pages),
         "vectors": [None if one is None else one.detach().float().contiguous() for one in vectors],
     }
 
@@ -172,6 +178,8 @@ class Decoder:
             *(one.data_ptr() for one in (*self.turns, weights.final_norm)), weights.head.view(),
             embedding.view(), self.layers, self.cache.data_ptr(),
         )  # fmt: skip
+        self.order = torch.arange(max(self.length, most))
+        self.zeros = torch.zeros_like(self.order)
         self.library = _library()
         self.handle = self.library.decoder_open(ctypes.byref(self.made))
 
@@ -195,16 +203,51 @@ class Decoder:
             told += len(asked)
         return logits
 
+    def follow(self, ids: torch.Tensor, place: int, keep: int) -> torch.Tensor:
+        """As `step`, where there is one text: read ids [tokens] from `place` on, logits of the last `keep` of them.
+
+        No tensor is made for its numbers: that took 36 µs, of 300 that a small draft's guess takes in all.
+        """
+        count = len(ids)
+        if count > self.most:
+            order = self.order
+            return self.step(ids, self.zeros[:count], order[place : place + count], order[count - keep : count])
+        first = self.order.data_ptr()
+        text = _Text(
+            ids.data_ptr(), self.zeros.data_ptr(), first + NUMBER * place, count, first + NUMBER * (count - keep), keep
+        )  # fmt: skip
+        logits = torch.empty(keep, self.vocabulary)
+        self.library.decoder_step(self.handle, ctypes.byref(text), logits.data_ptr())
+        return logits
+
 
 def _view(layer: dict[str, Any]) -> _Layer:
     matrices = [layer[name].view() for name in ("qkv", "out", "gate_up", "down")]
     return _Layer(*matrices, *(one if one is None else one.data_ptr() for one in layer["vectors"]))
 
 
-def _library() -> ctypes.CDLL:
+def _library() -> Any:
+    """The compiled step, by numba where there is no C++ compiler; its `built_by` says by what.
+
+    Raises Refusal where there is neither.
+    """
+    try:
+        compiler()
+    except Refusal as missing:
+        if not find_spec("numba"):
+            raise Refusal(missing.why, "Install g++, or pip install numba.") from None
+        return _by_numba()
     found = library(SOURCE, "-ffp-contract=off")
+    found.built_by = "C++"
     found.decoder_open.restype, found.decoder_open.argtypes = Address, [Address]
     found.decoder_close.restype, found.decoder_close.argtypes = None, [Address]
     found.decoder_step.restype = None
     found.decoder_step.argtypes = [Address, Address, Address]
     return found
+
+
+@cache
+def _by_numba() -> Any:
+    from engine.kernels.step_numba import Library
+
+    return Library(_Config, _Text)

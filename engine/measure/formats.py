@@ -13,8 +13,8 @@ BLOCK = 64
 """Weights that share a scale in bitsandbytes' 4-bit formats."""
 SUPER = 256
 """Scales that share one of their own, under double quantization."""
-PACKED = {"int8": 1.0, "int4": 0.5 + 4 / 32}
-"""Bytes of a weight of a processor's native step: int8 has a scale a row, int4 one a group of 32."""
+PACKED = {"int8": 1.0, "int4": 0.5 + 2 / 32}
+"""Bytes of a weight of a processor's native step: int8 has a scale a row, int4 one of 16 bits a group of 32."""
 GROUPS = (128, 64, 32)
 """A GPU's native step has 4-bit groups as large as the width allows, with a scale in the model's own format."""
 TILE = 1024

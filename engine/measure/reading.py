@@ -1,9 +1,7 @@
 """Reading: how fast memory is read here from front to back, by how much is read again and again, and by how many."""
 
-import mmap
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from engine.measure.stopwatch import rates, seconds
@@ -49,10 +47,9 @@ def _block(size: int) -> Any:
     """Ones in large pages where the system has them, so that looking up places takes no time."""
     import torch
 
-    space = mmap.mmap(-1, size)
-    with suppress(OSError, AttributeError):
-        space.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(space, dtype=torch.float32).fill_(1)
+    from engine.kernels.pages import block
+
+    return block(size).view(torch.float32).fill_(1)
 
 
 def _reader(threads: int) -> tuple[Callable[[Any, int], Any], str]:

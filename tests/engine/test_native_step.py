@@ -5,6 +5,7 @@ import torch
 
 from engine.decode.native import Native
 from engine.kernels.packed import Matrix
+from engine.kernels.pages import Pages
 from engine.plan import Plan
 from tests.engine.tiny import tiny
 
@@ -100,12 +101,12 @@ def test_packed_integers_lose_as_much_as_they_may(packed, most):
 
 def test_weights_that_fit_into_16_bits_are_kept_so_and_lose_nothing():
     wide = torch.randn(40, 64)
-    assert Matrix(wide, "float32").kind == "float32"
-    kept = Matrix(wide.bfloat16().float(), "float32")
+    assert Matrix(wide, "float32", Pages()).kind == "float32"
+    kept = Matrix(wide.bfloat16().float(), "float32", Pages())
     assert kept.kind == "bfloat16" and kept.bytes() == 64 * 64 * 2
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_a_packed_matrix_is_as_large_as_is_said(kind):
-    matrix = Matrix(torch.randn(70, 64), kind)
-    assert matrix.rows == 96 and matrix.bytes() == {"int8": 96 * 64 + 8 * 96, "int4": 96 * 32 + 4 * 96 * 2}[kind]
+    matrix = Matrix(torch.randn(70, 64), kind, Pages())
+    assert matrix.rows == 96 and matrix.bytes() == {"int8": 96 * 64 + 8 * 96, "int4": 96 * 32 + 2 * 96 * 2}[kind]

@@ -17,11 +17,10 @@ constexpr int64_t BLOCK = 32, GROUP = 32;
 //   BFLOAT16  [rows / 32][depth / 2][32][2]
 //   INT8      [rows / 32][depth / 4][32][4]; `scales` and `sums` (of the integers) for each row
 //   INT4      [rows / 32][depth / 32][4][32][4], where a byte holds column c + 16 above column c, and 8 was added to
-//             each; `scales` [rows / 32][depth / 32][32]
+//             each; `scales` are bfloat16, [rows / 32][depth / 32][16][2] for rows r and r + 16
 struct Matrix {
   int64_t kind, rows, depth;
-  const void* data;
-  const float* scales;
+  const void *data, *scales;
   const int32_t* sums;
 
   bool whole() const { return kind == INT8 || kind == INT4; }
@@ -149,11 +148,12 @@ inline void block_int8(const Matrix& m, const Input& x, int64_t token, int64_t b
         if (FINE) low[t][half] = bytes(low[t][half], four(&x.low[(token + t) * m.depth + k]), value[half]);
       }
   }
+  const float* scales = static_cast<const float*>(m.scales);
   for (int half = 0; half < 2; ++half) {
     const int64_t row = block * BLOCK + half * WIDTH;
     for (int t = 0; t < TOKENS; ++t) {
       const Vector upper = floats(high[t][half] - 128 * load(m.sums + row));
-      y[t][half] = (FINE ? fused(upper, 256.f, floats(low[t][half])) : upper) * load(m.scales + row) * x.scales[token + t];
+      y[t][half] = (FINE ? fused(upper, 256.f, floats(low[t][half])) : upper) * load(scales + row) * x.scales[token + t];
     }
   }
 }
@@ -162,8 +162,8 @@ template <int TOKENS, bool FINE>
 inline void block_int4(const Matrix& m, const Input& x, int64_t token, int64_t block, Vector (*y)[2]) {
   const int64_t groups = m.depth / GROUP;
   const uint8_t* w = static_cast<const uint8_t*>(m.data) + block * BLOCK * m.depth / 2;
-  const float* scale = m.scales + block * groups * BLOCK;
-  const Whole lower = Whole{} + 0x0f0f0f0f;
+  const uint16_t* scale = static_cast<const uint16_t*>(m.scales) + block * groups * BLOCK;
+  const Whole lower = Whole{} + 0x0f0f0f0f, upper = Whole{} + int32_t(0xffff0000);
   for (int64_t group = 0; group < groups; ++group, scale += BLOCK) {
     Whole high[TOKENS][2] = {}, low[TOKENS][2] = {};
     for (int64_t part = 0; part < 4; ++part, w += 128)
@@ -175,11 +175,12 @@ inline void block_int4(const Matrix& m, const Input& x, int64_t token, int64_t b
           if (FINE) low[t][half] = bytes(bytes(low[t][half], first, four(&x.low[at])), second, four(&x.low[at + 16]));
         }
       }
+    const Vector scales[2] = {bits(raw(scale) << 16), bits(raw(scale) & upper)};
     for (int t = 0; t < TOKENS; ++t)
       for (int half = 0; half < 2; ++half) {
         const Whole sum = FINE ? (high[t][half] << 8) + low[t][half] : high[t][half];
         const Vector found = floats(sum - 8 * x.groups[(token + t) * groups + group]);
-        y[t][half] = fused(load(scale + half * WIDTH), found, y[t][half]);
+        y[t][half] = fused(scales[half], found, y[t][half]);
       }
   }
   for (int t = 0; t < TOKENS; ++t)
