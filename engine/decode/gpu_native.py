@@ -16,6 +16,8 @@ from engine.plan import Plan
 class GpuNative:
     """As engine.decode.native.Native, for a model on a GPU."""
 
+    built_by = "Triton"
+
     def __init__(self, model: Any, plan: Plan):
         kind = (plan.packed or {}).get("kind") or "plain"
         self.weights = Weights(model, kind, "int8" if kind == "int4" else kind)

@@ -213,6 +213,7 @@ class ModuleSession(Loaded):
         counted = self.counted.get(self.ran)
         return {
             "native": getattr(self.stepper, "native", False),
+            "built_by": self.native and self.native.built_by,
             "merged": merged(self.model),
             "kernels": kernels(self.model),
             "graph": len(recorded) + getattr(self.native, "recordings", 0),

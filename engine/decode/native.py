@@ -60,7 +60,7 @@ class NativeStepper(Stepper):
 class Native:
     """What a session keeps for native steps: packed weights, and one decoder for the newest cache length.
 
-    `itemsize` is the bytes of a kept number.
+    `itemsize` is the bytes of a kept number, `built_by` what compiled the newest step: C++ or numba.
     """
 
     itemsize = FLOATS
@@ -71,6 +71,7 @@ class Native:
         self.weights = Weights(model, kind, "int8" if kind == "int4" else kind)
         self.threads = plan.threads or torch.get_num_threads()
         self.decoder: Decoder | None = None
+        self.built_by: str | None = None
         release(model)
 
     def stepper(self, model: Any, length: int, pad: Sequence[int] = (0,)) -> NativeStepper:
@@ -78,13 +79,16 @@ class Native:
         if self.decoder is None or (self.decoder.length, self.decoder.rows) != (length, len(pad)):
             self.decoder = None  # its memory is free before another one's is taken
             self.decoder = Decoder(self.weights, length, self.threads, self.fine, len(pad))
+        self.built_by = self.decoder.library.built_by
         return NativeStepper(model, self.decoder, pad)
 
     def slots(self, rows: int, length: int, chunk: int) -> NativeSlots:
         """For continuous batching: a step reads at most a chunk of prompts beside everybody's next token."""
         self.decoder = None  # its memory is free before another one's is taken
         most = min(chunk, MOST) + rows
-        return NativeSlots(Decoder(self.weights, length, self.threads, self.fine, rows, most=most))
+        made = NativeSlots(Decoder(self.weights, length, self.threads, self.fine, rows, most=most))
+        self.built_by = made.decoder.library.built_by
+        return made
 
     def shape(self, batch: Batch) -> tuple:
         """What has to be made ready for a batch beside its steps: nothing, one decoder reads prompts of all lengths."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.measure.ceiling import CACHE_STEP, Use, guesser, plan_of, used
 from engine.measure.formats import PLAIN, Formats, formats
+from engine.measure.machine import machine
 from engine.measure.timeline import Timeline
 from engine.models.architecture import Architecture
 from engine.models.parameters import parameters
@@ -18,6 +19,8 @@ LOADED = 50_000_000
 """A tokenizer, threads and what the allocator keeps, beyond the idle process. Measured: 50 to 58 MB."""
 LIBRARIES = {"bitsandbytes": 65_000_000, "torchao": 62_000_000}
 """What a quantizing library adds to a process. Measured: 50 to 95 MB, and 10 or 115 MB, by chance, for torchao."""
+NUMBA = 214_000_000
+"""What numba adds to a process where it compiles the native step. Measured: 214 MB, and 105 from its cache."""
 COMPILED = 1.8
 """What a step that is compiled for a processor adds, over the weights: they are frozen into it and packed."""
 CONTEXT = 600_000_000
@@ -183,4 +186,5 @@ def _growth(plan: Plan, shape: Architecture, how: Formats, use: Use, kv: float) 
 def _libraries(plan: Plan, weights: float) -> float:
     """What the lane's libraries and its compiled step add to a process."""
     quantizing = {(part or {}).get("library") for part in (plan.quantization, (plan.draft or {}).get("quantization"))}
-    return sum(LIBRARIES.get(name, 0) for name in quantizing) + bool(plan.compile) * COMPILED * weights
+    numba = NUMBA * (plan.native and plan.device == "cpu" and not machine().compiler)
+    return sum(LIBRARIES.get(name, 0) for name in quantizing) + bool(plan.compile) * COMPILED * weights + numba

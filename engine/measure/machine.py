@@ -17,7 +17,7 @@ import psutil
 from engine.measure.counters import counters
 from engine.measure.roofs import measured
 
-PACKAGES = ("torch", "transformers", "bitsandbytes", "torchao", "accelerate", "gradio", "plotly", "pandas")
+PACKAGES = ("torch", "transformers", "bitsandbytes", "torchao", "accelerate", "gradio", "plotly", "pandas", "numba")
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 INSTRUCTIONS = (
     "avx2", "f16c", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "amx_bf16", "amx_int8",

@@ -15,10 +15,11 @@ class NativeStep(Optimization):
     """Read every weight once, in one call, instead of launching a thousand operators from Python.
 
     A step of a small model is a thousand operators, and each waits for the interpreter, for memory and for all
-    threads. Here the whole pass is one C++ function compiled for this very processor; on an NVIDIA GPU it is five
-    Triton kernels a layer, recorded as one CUDA graph that feeds itself. Weights are packed in the order in which
-    they are read. It helps most at batch 1 and knows the Llama family. Sums are taken in 32 bits, and 32-bit weights
-    that fit into 16 are kept so: nothing is lost. Sources: llama2.c (Karpathy 2023); Spector et al. 2025, No Bubbles.
+    threads. Here the whole pass is one function compiled for this very processor, from C++ or, without g++, by numba;
+    on an NVIDIA GPU it is five Triton kernels a layer, recorded as one CUDA graph that feeds itself. Weights are packed
+    in the order in which they are read. It helps most at batch 1 and knows the Llama family. Sums are taken in 32 bits,
+    and 32-bit weights that fit into 16 are kept so: nothing is lost. Sources: llama2.c (Karpathy 2023); Spector et al.
+    2025, No Bubbles.
     """
 
     title: ClassVar[str] = "Native step"
@@ -34,8 +35,8 @@ class NativeStep(Optimization):
     def unavailable(cls, machine: Any, model: Any = None) -> str | None:
         if machine.zero_gpu:
             return "On a shared ZeroGPU the GPU is lent for one run at a time, so a recorded step cannot be kept."
-        if not (machine.compiler or machine.gpus):
-            return "The native step is compiled for this processor and needs a C++ compiler (g++): install g++."
+        if not (machine.compiler or machine.gpus or machine.packages.get("numba")):
+            return "The native step is compiled for this processor: install g++, or pip install numba."
         if model and model.model_type not in FAMILY:
             return f"The native step knows the layers of {', '.join(FAMILY)}, not of {model.model_type}."
         if model and model.quantized:

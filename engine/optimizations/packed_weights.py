@@ -32,9 +32,9 @@ class PackedWeights(Optimization):
 
     @classmethod
     def unavailable(cls, machine: Any, model: Any = None) -> str | None:
-        if machine.compiler or machine.gpus:
+        if machine.compiler or machine.gpus or machine.packages.get("numba"):
             return None
-        return "Packed weights need the native step, which needs a C++ compiler (g++)."
+        return "Packed weights need the native step: install g++, or pip install numba."
 
     @classmethod
     def advice(cls, machine: Any) -> str:
