@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
@@ -26,6 +27,7 @@ from components.theme import STATIC, head, theme
 from engine.lessons import lessons
 from engine.mcp import Tools, installed
 from engine.measure.machine import machine
+from engine.models import cache
 from engine.refusal import Refusal
 from engine.run.jobs import Jobs
 from engine.run.recordings import Library
@@ -164,8 +166,18 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def settle() -> None:
+    """Where a container's home cannot be written, models are kept as long as the server lasts, and a line says so."""
+    try:
+        cache.folder()
+    except Refusal as refusal:
+        os.environ["PITLANE_CACHE"] = tempfile.mkdtemp(prefix="pitlane-")
+        print(f"{refusal} Until then, models are kept in {os.environ['PITLANE_CACHE']}.", flush=True)
+
+
 def main() -> None:
     asked = arguments()
+    settle()
     store = Library.lasting()
     jobs = Jobs(store)
     print(store.notice, end="\n" * bool(store.notice))

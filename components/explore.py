@@ -103,7 +103,7 @@ class Explore:
                 "first": gr.Dropdown(choices, value=first, label="Vary", elem_id="explore-first"),
                 "values": gr.Textbox(text, label="Values", info=LISTED, elem_id="explore-values"),
                 "second": gr.Dropdown([(NOTHING, ""), *choices], value="", label="And", elem_id="explore-second"),
-                "others": gr.Textbox("", label="Its values", elem_id="explore-others"),
+                "others": gr.Textbox("", label="Its values", visible=False, elem_id="explore-others"),
             }  # fmt: skip
 
     def _ablation(self) -> dict[str, Component]:
@@ -151,9 +151,9 @@ class Explore:
             self.inputs[chosen].change(self.begin, [self.inputs[chosen]], [self.inputs[values]], **quiet)
         self.kind.change(self.choose, [owner, self.kind], [self.board], **quiet)
 
-    def begin(self, address: str) -> str:
-        """Values to begin with for an address."""
-        return self.variables[address][1] if address else ""
+    def begin(self, address: str) -> dict[str, Any]:
+        """Values to begin with for an address; without one there is nothing to say."""
+        return gr.update(value=self.variables[address][1] if address else "", visible=bool(address))
 
     def choose(self, owner: str, kind: str) -> Any:
         """Another kind of study: an empty board says what it will do; one with points stays."""

@@ -82,6 +82,7 @@ class Page:
                 with header.room("workshop"):
                     self.gathering.build()
             self._wire(blocks)
+        blocks.space_id = None  # for a Space's own header Gradio's page would ask other hosts
         for event in blocks.fns.values():
             event.show_progress_on = [self.owner]
         return blocks.queue(max_size=128, default_concurrency_limit=16)

@@ -162,9 +162,17 @@ class Race:
 
     def see(self, records: Iterable[Record]) -> None:
         for record in records:
+            if isinstance(record.event, Phase) and record.event.name != "probe":
+                self._probed()
             self.lanes[record.lane].see(record.round, record.event)
             if isinstance(record.event, Conditions):
                 spoil(self.lanes)
+
+    def _probed(self) -> None:
+        """The machine is measured before the first lane begins: from then on the others wait."""
+        for fold in self.lanes:
+            if fold.phase == PHASES["probe"]:
+                fold.phase, fold.preparing = "waiting", False
 
     def start(self, **values: Any) -> str:
         """The first line of a log: what is going to happen."""

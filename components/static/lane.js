@@ -36,8 +36,9 @@ export function laneCard(number, lane, tips, prompts) {
   shown.text = make("div", { class: "text", role: "log", "aria-live": "off", tabindex: "0", "aria-label": `Text of lane ${lane.name}` });
   shown.legend = make("p", { class: "tinted", hidden: true }, make("mark", {}, "tinted"), " guessed, checked and kept; ↵ is a line break");
   shown.note = make("p", { class: "note" });
-  card.append(
-    head,
+  const body = make("div", { class: "body" });
+  card.append(head, body);
+  body.append(
     make("div", { class: "figures" }, make("div", { class: "speed" }, shown.figures.rate.box, shown.ratio), stats),
     shown.bar,
     make("p", { class: "where" }, shown.phase, shown.lap),

@@ -14,6 +14,7 @@ const STYLE = `
 .launches li.rest { background: var(--well); }
 .launches li:focus-visible { outline: 2px solid var(--ink); outline-offset: 1px; }
 .launches li span { display: block; padding: 0 5px; line-height: 26px; font-size: 11px; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+.launches li { container-type: inline-size; } @container (max-width: 58px) { .launches li span { display: none; } }
 .launches .same li:not(.lit) { opacity: 0.35; }
 .launches .sum { color: var(--ink-2); white-space: nowrap; }
 @media (max-width: 760px) { .launches .row { grid-template-columns: minmax(0, 1fr) max-content; } .launches ol { grid-column: 1 / -1; grid-row: 2; } }

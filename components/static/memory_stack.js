@@ -11,6 +11,7 @@ const STYLE = `
 .memory-stack figcaption small { color: var(--ink-2); font-size: 12.5px; }
 .memory-stack .lanes { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(330px, 100%), 1fr)); gap: 12px 22px; }
 .memory-stack .lane-memory { display: grid; grid-template-columns: minmax(0, 1fr) minmax(150px, max-content); gap: 4px 12px; font-size: 12px; min-width: 0; }
+@media (min-width: 1061px) { .memory-stack .lanes:has(> :nth-child(3):last-child) { grid-template-columns: repeat(3, minmax(0, 1fr)); } .memory-stack .lanes:has(> :nth-child(3):last-child) .lane-memory { grid-template-columns: minmax(0, 1fr); } }
 .memory-stack h4 { grid-column: 1 / -1; margin: 0; font-size: 12.5px; display: flex; gap: 7px; align-items: center; color: var(--ink); }
 .memory-stack h4 span { font-weight: 400; color: var(--ink-2); }
 .memory-stack svg.stack { display: block; width: 100%; height: ${HEIGHT}px; overflow: visible; border-bottom: 1px solid var(--rule-2); }

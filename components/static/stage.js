@@ -10,12 +10,14 @@ import { drawn } from "./pictures.js";
 import { Scrubber, Tape } from "./scrub.js";
 import { reality, table } from "./table.js";
 import { make, paced } from "./units.js";
-import { PHASES } from "./words.js";
+import { MEASURING, PHASES } from "./words.js";
 import { emphasised, failures, parted } from "./verdict.js";
 
 const DRAW_MS = 120;
 const SILENCE_MS = 12000;
 const LONG = 150;
+
+const begun = (name, phase) => (phase === MEASURING ? "Measuring this machine, once" : `Lane ${name}: ${phase}`);
 
 export function mount({ element, props, watch, trigger, base }) {
   const root = element.querySelector(".stage") ?? element;
@@ -209,7 +211,7 @@ class Stage {
     if (number < 0) return;
     const view = this.views[number];
     const name = this.start.lanes[number].name;
-    const what = view.phase === "running" ? `Lane ${name} runs round ${view.lap} of ${this.start.rounds}` : `Lane ${name}: ${view.phase}`;
+    const what = view.phase === "running" ? `Lane ${name} runs round ${view.lap} of ${this.start.rounds}` : begun(name, view.phase);
     const lost = this.views.findLast((one) => one.lost)?.lost ?? "";
     if (what + lost === this.said) return;
     this.said = what + lost;

@@ -34,9 +34,12 @@ export const WORDS = {
   untiled: "The plain loop, which goes through the whole matrix again for every token.",
 };
 
+// The phase that is no lane's own.
+export const MEASURING = "measuring this machine, once";
+
 // What happens in the phases of a run whose names do not say it.
 export const PHASES = {
-  "measuring this machine, once": "How fast it reads memory and computes is measured, so that every lane is seen beside its limit. Only the first run needs it: some 8 s more, beside other programs about 15 s.",
+  [MEASURING]: "How fast it reads memory and computes is measured, so that every lane is seen beside its limit. Only the first run needs it: some 8 s more, beside other programs about 15 s.",
   "counting launches": "One step is run once more, and every operator that it starts on the device is counted.",
   "reading a text for its quality": "The lane reads a known text, to see whether what is switched on has changed what it would write.",
 };

@@ -24,7 +24,7 @@ class Inside(Child):
         self._begin(silence)
         self.commands: queue.SimpleQueue = queue.SimpleQueue()
         self.worker = Worker(Sender(self._deliver))
-        self.on_gpu = plan.device == "cuda"
+        self.on_gpu = plan.device == "cuda" and plan.shape is not None
         threading.Thread(target=self._work, name=Inside.__name__, daemon=True).start()
 
     @property

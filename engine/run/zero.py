@@ -172,7 +172,7 @@ class Lent(Run):
                         self._note(record)
                         yield record
         except Exception as error:
-            said = str(getattr(error, "message", error)).rstrip(".")
+            said = str(getattr(error, "message", error)).strip().rstrip(".")
             why = f"No GPU was lent, or it was taken back: {said or type(error).__name__}."
             return Failed(time.perf_counter(), why, "Ask for fewer rounds, tokens or lanes, or try again later.")
         return None

@@ -20,14 +20,14 @@ class Site:
     process: subprocess.Popen
 
 
-def start(home: Path, *options: str, **environment: str) -> Site:
+def start(home: Path, *options: str, program: str = "app.py", **environment: str) -> Site:
     """Start app.py on a free port and wait until it answers. With `options` what it prints goes to `home`/said."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     env = {**os.environ, "PITLANE_HOME": str(home), "PITLANE_SIMULATED": "1", "HF_HUB_OFFLINE": "1", **environment}
     said = (home / "said").open("w") if options else None
-    command = [sys.executable, "app.py", "--port", str(port), *options]
+    command = [sys.executable, program, "--port", str(port), *options]
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=said)
     site = Site(f"http://127.0.0.1:{port}", process)
     for _ in range(600):

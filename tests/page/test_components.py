@@ -184,6 +184,16 @@ def test_view_lines_hold_no_markup():
     assert "<" not in line("tick", text="<script>") and json.loads(line("x", text="<b>"))["text"] == "<b>"
 
 
+def test_once_the_machine_is_measured_the_lanes_that_have_not_begun_wait():
+    race = Race(EXPERIMENT)
+    race.see([Record(lane, None, Phase(0.0, "probe")) for lane in (0, 1)])
+    views, _ = folded(race.tick())
+    assert [view["phase"] for view in views] == ["measuring this machine, once"] * 2
+    race.see([Record(0, None, Phase(1.0, "load"))])
+    views, _ = folded(race.tick())
+    assert (views[0]["phase"], views[1]["phase"], views[1]["running"]) == ("loading the model", "waiting", False)
+
+
 def test_a_lane_that_failed_says_why():
     race = Race(EXPERIMENT)
     race.see([Record(1, None, Failed(0.0, "No model.", "Choose another."))])

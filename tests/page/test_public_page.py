@@ -1,4 +1,4 @@
-"""A public page says what it allows, offers no more, and refuses the rest in a sentence."""
+"""A public page says what it allows, offers no more, and refuses the rest in a sentence; a Space is one by itself."""
 
 import signal
 
@@ -43,3 +43,27 @@ def test_a_public_page_tells_its_limits_and_keeps_to_them(public):
     public.click("#run")
     public.wait_for_selector(".stage[data-state=done]")
     looks(public, "public-done", to="#stage")
+
+
+def test_a_space_whose_home_cannot_be_written_is_public_and_asks_nobody_else(tmp_path, chromium):
+    space = {"SPACE_ID": "somebody/pitlane", "SPACE_HOST": "somebody-pitlane.hf.space", "SYSTEM": "spaces"}
+    running = start(tmp_path, "--host", "127.0.0.1", PITLANE_CACHE="/proc/none", PYTHONUNBUFFERED="1", **space)
+    page, foreign = chromium.new_page(), []
+    page.on("request", lambda asked: None if asked.url.startswith(running.url) else foreign.append(asked.url))
+    try:
+        page.goto(running.url)
+        page.wait_for_selector("#run:not([disabled])")
+        assert "This is a public server" in page.inner_text("#limits")
+        page.click("#preset-demo-without-a-model")
+        page.wait_for_selector(".stage .lane .badge.simulated")
+        page.fill("#tokens input", "6")
+        page.click('#rounds label:has(input[value="1"])')
+        page.click("#run")
+        page.wait_for_selector(".stage[data-state=done]")
+        assert [url for url in foreign if not url.startswith(("data:", "blob:"))] == []
+        said = (tmp_path / "said").read_text()
+        assert "/proc/none cannot be made" in said and "models are kept in" in said
+    finally:
+        page.close()
+        running.process.kill()
+        running.process.wait()

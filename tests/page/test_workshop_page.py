@@ -142,6 +142,19 @@ def test_a_phone_is_given_an_address_that_it_can_open():
     assert number(reached("127.0.1.1"), own) == own[0] and number(reached("127.0.0.1"), []) is None
 
 
+def test_a_presenter_at_the_server_itself_shows_an_address_for_others(visit, site):
+    page = visit()
+    ask = """async number => {
+      const { joining, roomLink } = await import("/pitlane/joining.js");
+      const link = roomLink(number, "ABC234");
+      return [link, joining(link, "ABC234", "data:,", "seat")[0].textContent];
+    }"""
+    port = site.url.rpartition(":")[2]
+    said = f"Open 192.0.2.7:{port} and enter ABC234"
+    assert page.evaluate(ask, "192.0.2.7") == [f"http://192.0.2.7:{port}/?room=ABC234", said]
+    assert page.evaluate(ask, None)[0] == f"{site.url}/?room=ABC234", "where nobody else can come in"
+
+
 def test_no_address_is_printed_that_does_not_answer(home, site):
     taken = site.url.rpartition(":")[2]
     command = [sys.executable, "app.py", "--workshop", "--port", taken]
