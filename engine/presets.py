@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from engine.labs import Lab
+from engine.measure.machine import machine
 from engine.refusal import Refusal
 from engine.registry import GROUPS, labs
 from engine.spec import Experiment, load_toml
@@ -13,14 +15,36 @@ SEVERAL, ENGINES = "several together", "engines"
 FAMILIES = (*GROUPS, SEVERAL, ENGINES)
 """What a question is about, in the order in which people meet it."""
 FOLDER = Path(__file__).resolve().parents[1] / "presets"
+LARGER = "cuda"
+"""The table of a preset's file that takes the place of what stands above it, where a machine has a GPU of its own."""
 
 
 @cache
 def presets() -> dict[str, Experiment]:
     """Every preset by its file's name, family by family, those without a model last."""
-    found = {path.stem: Experiment.from_toml(path) for path in sorted(FOLDER.glob("*.toml"))}
+    found = {path.stem: read(path, _large()) for path in sorted(FOLDER.glob("*.toml"))}
     rank = {name: place for place, name in enumerate(FAMILIES)}
     return dict(sorted(found.items(), key=lambda item: (not _real(item[1]), rank[family(item[1])])))
+
+
+def read(path: Path, larger: bool) -> Experiment:
+    """A preset's file: as small as a processor answers in a minute or two, or `larger`, as it says for a GPU.
+
+    Raises Refusal for a file that is not TOML or not an experiment.
+    """
+    data = load_toml(path)
+    more = data.pop(LARGER, {})
+    return Experiment.read(_merged(data, more) if larger else data)
+
+
+def _large() -> bool:
+    """A GPU that is lent for seconds is asked the small question."""
+    return bool(machine().gpus) and not machine().zero_gpu
+
+
+def _merged(table: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    both = {name: _merged(table[name], new) for name, new in more.items() if isinstance(table.get(name), dict)}
+    return table | more | both
 
 
 def family(experiment: Experiment) -> str:
@@ -37,7 +61,7 @@ def preset(name: str) -> Experiment:
         return presets()[name]
     path = Path(name)
     if path.suffix == ".toml" and path.is_file():
-        return Experiment.from_toml(path)
+        return read(path, _large())
     if path.suffix == ".toml":
         raise Refusal(f"There is no file {name}.", "Check the path.")
     raise Refusal(f"There is no preset {name}.", f"There are {', '.join(presets())}, or name a .toml file.")

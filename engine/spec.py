@@ -185,11 +185,6 @@ class Experiment(Spec):
         except ValidationError as error:
             raise Refusal(_sentence(error)) from None
 
-    @classmethod
-    def from_toml(cls, path: Path) -> "Experiment":
-        """Read a preset file. Raises Refusal for a file that is not TOML or not an experiment."""
-        return cls.read(load_toml(path))
-
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `read` is its inverse."""
         return self.model_dump(mode="json")
