@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from engine.backends import Emit
+from engine.decode.coarse import Second, second
 from engine.decode.compiled import compile_step
-from engine.decode.drafts import Draft, EarlyExit, Lookup, SecondModel, Trained
+from engine.decode.drafts import Coarse, Draft, EarlyExit, Lookup, SecondModel, Trained
 from engine.decode.early_exit import Shallow, first_layers
 from engine.decode.native import natively
 from engine.decode.prompts import Batch
@@ -37,6 +38,7 @@ class Drafting:
         self.found: tuple[Source, Path] | None = None
         self.trained: drafts.Trained | None = None
         self.native: Any = None
+        self.own: Second | None = None
         self.draft: Draft | None = None
         self.tally = Tally()
         self.kept: dict[tuple, Any] = {}
@@ -51,6 +53,8 @@ class Drafting:
         if plan.draft["model"] == drafts.TRAINED:
             self.trained = drafts.trained(plan.model)
             return
+        if plan.draft.get("packed"):
+            return
         if plan.draft["model"] != plan.model:
             source = resolve(plan.draft["model"])
             folder = fetch(source, progress)
@@ -59,8 +63,12 @@ class Drafting:
         self.found = (source, folder)
 
     def load(self, plan: Plan, phase: Callable[[str], None], whole: Any) -> None:
-        """Load the second model that was found, in its own number format; a trained one leans on the `whole` model."""
-        if self.found:
+        """Load the second model that was found, in its own number format; others are made of the `whole` model."""
+        if plan.draft and plan.draft.get("packed"):
+            phase("quantize")
+            self.own = second(whole, plan)
+            phase("load")
+        elif self.found:
             phase("load")
             self.model = load.load_model(*self.found, replace(plan, **plan.draft), phase)
         elif self.trained:
@@ -75,13 +83,15 @@ class Drafting:
         self.tally = Tally()
 
     def weights_bytes(self) -> int:
+        if self.own:
+            return self.own.bytes()
         packed = sum(matrix.bytes() for matrix in self.native.weights.matrices()) if self.native else 0
         return packed + load.weights_bytes(self.model) if self.model is not None else 0
 
     def format(self) -> str | None:
-        """The number format that the second model was loaded in, read from its modules; None without one."""
+        """The number format that the second model was loaded or packed in, read from it; None without one."""
         if self.model is None:
-            return None
+            return self.own.kind if self.own else None
         found = load.effective(self.model)
         return found["quantization"]["kind"] if found["quantization"] else found["dtype"]
 
@@ -113,6 +123,8 @@ class Drafting:
     def _second(
         self, plan: Plan, stepper: Stepper, sampling: Sampling, generator: torch.Generator, length: int
     ) -> Draft:
+        if self.own:
+            return Coarse(self.own.stepper(stepper), sampling, generator, vocabulary(stepper.model))
         if self.native:
             own: Stepper = self.native.stepper(self.model, length)
         elif plan.cache == "static":

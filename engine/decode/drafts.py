@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 
 from engine.decode.lookup import Index
-from engine.decode.sampling import Sampling
+from engine.decode.sampling import Sampling, best
 from engine.decode.stepper import Stepper
 
 Step = Callable[[torch.Tensor], torch.Tensor]
@@ -128,9 +128,7 @@ class Trained(SecondModel):
             return chain(self._every, ids, count, self.sampling, self.generator, self.vocabulary)
         made = []
         for _ in range(count):
-            logits = self.stepper.step(ids)[:, -1]
-            logits = logits if self.banned is None else logits.index_fill(-1, self.banned, float("-inf"))
-            ids = self.kept[logits.argmax(-1, keepdim=True)]
+            ids = self.kept[best(self.stepper.step(ids)[:, -1], self.banned)][:, None]
             made.append(ids)
         return Guesses(torch.cat(made, 1))
 
@@ -141,29 +139,28 @@ class Trained(SecondModel):
         return {"kind": self.kind, **self.said}
 
 
-class EarlyExit:
-    """The model's own first layers write the guesses, into the first layers of the cache that it verifies with.
+class Sharing:
+    """A part of the model itself writes the guesses, into the cache that the whole model verifies with.
 
-    Their entries are taken back before the whole model reads the guesses.
-    Source: LayerSkip, arXiv:2404.16710.
+    What it writes there is taken back before the whole model reads the guesses, and writes these places anew.
     """
 
-    kind: ClassVar[str] = "early_exit"
+    kind: ClassVar[str]
 
-    def __init__(self, shallow: Stepper, sampling: Sampling, generator: torch.Generator, vocabulary: int):
-        self.shallow, self.sampling = shallow, sampling
+    def __init__(self, part: Stepper, sampling: Sampling, generator: torch.Generator, vocabulary: int):
+        self.part, self.sampling = part, sampling
         self.generator, self.vocabulary = generator, vocabulary
 
     def begin(self, prompt: tuple[int, ...]) -> None:
-        """The whole model has read the prompt, its first layers with it."""
+        """The whole model has read the prompt, and its part goes on from there."""
 
     def propose(self, text: list[int], count: int) -> Guesses:
-        return self.chain(torch.tensor([text[-1:]], device=self.shallow.model.device), count)
+        return self.chain(torch.tensor([text[-1:]], device=self.part.model.device), count)
 
     def chain(self, ids: torch.Tensor, count: int) -> Guesses:
         """`count` guesses, whose entries in the shared cache are gone afterwards. ids: [rows, 1]."""
-        guesses = chain(self.shallow.step, ids, count, self.sampling, self.generator, self.vocabulary)
-        self.shallow.rollback(count)
+        guesses = chain(self.part.step, ids, count, self.sampling, self.generator, self.vocabulary)
+        self.part.rollback(count)
         return guesses
 
     def accepted(self, right: int) -> None:
@@ -172,8 +169,30 @@ class EarlyExit:
     def kv_bytes(self) -> int:
         return 0
 
+
+class EarlyExit(Sharing):
+    """The model's own first layers. Source: LayerSkip, arXiv:2404.16710."""
+
+    kind: ClassVar[str] = "early_exit"
+
     def facts(self) -> dict[str, Any]:
-        return {"kind": self.kind, "layers": self.shallow.layers}
+        return {"kind": self.kind, "layers": self.part.layers}
+
+
+class Coarse(Sharing):
+    """The model's own weights, packed in fewer bits.
+
+    Every guess sees what the whole model wrote for the text, and rough entries for the guesses before it only.
+    """
+
+    kind: ClassVar[str] = "draft_model"
+
+    def propose(self, text: list[int], count: int) -> Guesses:
+        self.part.length = len(text) - 1  # the newest token is the first that no one has read
+        return super().propose(text, count)
+
+    def facts(self) -> dict[str, Any]:
+        return {"kind": self.kind, "shared_cache": True}
 
 
 def widen(logits: torch.Tensor, kept: torch.Tensor, vocabulary: int) -> torch.Tensor:
@@ -190,8 +209,7 @@ def chain(
     for _ in range(count):
         logits = step(ids)[:, -1, :vocabulary]
         if sampling.greedy:
-            logits = logits if banned is None else logits.index_fill(-1, banned, float("-inf"))
-            ids = logits.argmax(-1, keepdim=True)
+            ids = best(logits, banned)[:, None]
         else:
             share = sampling.shares(logits, banned)
             ids = torch.multinomial(share, 1, generator=generator)

@@ -29,9 +29,13 @@ class NativeStepper(Stepper):
         super().__init__(model, [0])
         self.decoder = decoder
         self.start = torch.tensor(pad)[:, None]
+        self.alone = len(pad) == 1 and not any(pad)
 
     def _forward(self, forward: Any, ids: torch.Tensor, keep: int) -> torch.Tensor:
         count, width = ids.shape
+        if self.alone:
+            self.length += width
+            return self.decoder.follow(ids[0].contiguous(), self.length - width, keep)[None]
         places = torch.arange(self.length, self.length + width) - self.start
         there = places >= 0
         rows = torch.arange(count)[:, None].expand(count, width)[there]

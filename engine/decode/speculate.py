@@ -11,7 +11,7 @@ from engine.decode.drafts import Draft, Guesses
 from engine.decode.loop import enter, padded
 from engine.decode.prompts import Batch
 from engine.decode.rejection import agree, judge
-from engine.decode.sampling import Sampling, check_finite
+from engine.decode.sampling import Sampling, best, check_finite
 from engine.decode.stepper import Stepper
 from engine.event import Step
 
@@ -82,8 +82,7 @@ class Verifier:
     def choose(self, logits: torch.Tensor, guesses: Guesses) -> tuple[torch.Tensor, torch.Tensor]:
         """The verdict on the guesses by the model's logits [rows, n + 1, vocabulary]."""
         if self.sampling.greedy:
-            logits = logits if self.banned is None else logits.index_fill(-1, self.banned, float("-inf"))
-            return agree(logits.argmax(-1), guesses.ids)
+            return agree(best(logits, self.banned), guesses.ids)
         return judge(self.sampling.shares(logits, self.banned), guesses.ids, guesses.shares, self.generator)
 
     def rollback(self, guesses: Guesses, right: int) -> None:

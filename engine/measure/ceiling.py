@@ -71,7 +71,7 @@ def prefill(plan: Plan, shape: Architecture, how: Formats, use: Use) -> Work:
     fresh = max(1.0, use.prompt - use.reused)
     own = forward(shape, how, fresh, use.reused, rows=use.together, scores=scores)
     draft = guesser(plan, shape, how)
-    if not draft or not plan.draft:
+    if not draft or not apart(plan):
         return own
     return own + forward(*draft, use.prompt).times(1, "draft")
 
@@ -105,14 +105,23 @@ def _reach(plan: Plan, kept: float, use: Use, places: float | None) -> float | N
     return -(-length // CACHE_STEP) * CACHE_STEP
 
 
+def apart(plan: Plan) -> bool:
+    """Whether a draft keeps keys and values of its own, and so reads the prompt too."""
+    return bool(plan.draft) and not plan.draft.get("packed")
+
+
 def guesser(plan: Plan, shape: Architecture, how: Formats) -> tuple[Architecture, Formats] | None:
     """The model that guesses: another one, or the first layers of this one; None where guesses are copied."""
     if plan.draft:
         own = known(plan.draft["model"]) or (shape if plan.draft["model"] == plan.model else None)
-        if "layers" in plan.draft:  # a trained one: the whole model's shape, cut; it borrows the embedding
+        stored = {"dtype": plan.draft["dtype"], "quantization": plan.draft["quantization"], "kv_bits": None}
+        packed = plan.draft.get("packed")
+        if "layers" in plan.draft:  # a trained one: the model's shape, cut, packed as that is; it borrows the embedding
             cut = {name: plan.draft[name] for name in ("layers", "vocabulary")}
             own = replace(shape, **cut, sliding=0, tied=True)
-        stored = {"dtype": plan.draft["dtype"], "quantization": plan.draft["quantization"], "kv_bits": None}
+        else:
+            own = replace(shape, tied=True) if packed else own  # the model's own weights borrow it too
+            stored |= {"packed": packed, "native": bool(packed)}
         return (own, formats(replace(plan, **stored), own)) if own else None
     layers = (plan.speculation or {}).get("layers")
     return (replace(shape, layers=layers, sliding=min(shape.sliding, layers)), how) if layers else None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from engine.measure.ceiling import CACHE_STEP, Use, guesser, plan_of, used
+from engine.measure.ceiling import CACHE_STEP, Use, apart, guesser, plan_of, used
 from engine.measure.formats import PLAIN, Formats, formats
 from engine.measure.machine import machine
 from engine.measure.timeline import Timeline
@@ -72,7 +72,9 @@ def fit(plan: Plan, shape: Architecture, use: Use, process: float | None, room: 
     how = formats(plan, shape)
     draft = guesser(plan, shape, how) if plan.draft else None
     weights = weight_bytes(shape, how) + _embedding(plan, shape) + (weight_bytes(*draft) if draft else 0.0)
-    kv = kv_bytes(plan, shape, how, use) + (use.prompt + use.output) * (_token(*draft) if draft else 0.0)
+    kv = kv_bytes(plan, shape, how, use) + (use.prompt + use.output) * (
+        _token(*draft) if draft and apart(plan) else 0.0
+    )
     workspace = _activations(plan, shape, how, use) + _growth(plan, shape, how, use, kv)
     plain = weight_bytes(shape, replace(how, weight=how.plain)) if plan.quantization else weights
     copies, ranks = plan.replicas, plan.tensor_parallel
