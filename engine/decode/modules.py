@@ -94,6 +94,7 @@ class ModuleSession(Loaded):
         if known:
             return
         if plan.speculation and getattr(self.stepper, "fixed_width", False):
+            emit(Phase(time.perf_counter(), "compile"))  # a step that checks guesses has another width
             self.drafting.rehearse(plan, self.stepper)
         if again := self._again(plan, batch, self.sampling(workload)):
             emit(Phase(time.perf_counter(), "profile"))

@@ -1,8 +1,15 @@
 """Warm-ups: at least two, until two in a row agree, never endless, and counted."""
 
+from dataclasses import replace
+
 import pytest
 
+from engine.decode import modules
+from engine.decode.drafting import Drafting
 from engine.decode.warmup import AGREE, LEAST, MOST, account, apart, warm_up
+from engine.event import Phase
+from engine.measure.machine import machine
+from engine.spec import Lane, Workload, plan_for
 
 
 @pytest.mark.parametrize(("last", "runs"), [(0.0, LEAST + 1), (0.3, MOST)], ids=["settles", "never settles"])
@@ -28,3 +35,20 @@ def test_processes_that_take_turns_together_all_take_as_many():
     """Each has its own clock: however their times fall, the number of turns may not depend on it."""
     assert len(warm_up(lambda: None, together=True, clock=iter(range(100)).__next__)) == MOST
     assert len(warm_up(lambda: None, clock=iter(range(100)).__next__)) < MOST
+
+
+@pytest.mark.parametrize(("opts", "wanted"), [
+    ({}, ["warmup", "profile"]),
+    ({"torch_compile": {}}, ["compile", "warmup", "profile"]),
+    ({"torch_compile": {}, "prompt_lookup": {}}, ["compile", "warmup", "compile", "widths", "profile"]),
+])  # fmt: skip
+def test_what_is_compiled_is_told_as_compiling(opts, wanted, tiny_model, monkeypatch):
+    """A step that checks guesses is compiled for two widths: half a minute each, and neither is a warm-up."""
+    monkeypatch.setattr(modules, "compile_step", lambda model, plan: model.forward)
+    told = []
+    rehearse = Drafting.rehearse
+    monkeypatch.setattr(Drafting, "rehearse", lambda *parts: told.append("widths") or rehearse(*parts))
+    plan = plan_for(Lane(opts=opts), str(tiny_model), replace(machine(), compiler="g++", gpus=()))
+    session, workload = modules.ModuleSession(), Workload(prompts=("The lamp is lit. The lamp",), max_new_tokens=6)
+    session.prepare(plan, workload, lambda event: told.append(event.name) if isinstance(event, Phase) else None)
+    assert [name for name in told if name not in ("fetch", "load")] == wanted
