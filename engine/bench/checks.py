@@ -29,6 +29,7 @@ RUNGS: dict[str, dict[str, Any]] = {
     "native step, prompt lookup": {**NATIVE, "prompt_lookup": {}},
     "batch": {"batching": {"size": 3}},
     "continuous batching": {"continuous_batching": {"slots": 3}},
+    "native step, continuous batching": {**NATIVE, "continuous_batching": {"slots": 2, "chunk": 32}},
 }
 PACKED = {f"packed {kind}": {**NATIVE, "packed_weights": {"kind": kind}} for kind in ("int8", "int4")}
 WORKLOAD = Workload(prompts=(REPEAT, PROMPT, "Name three colours."), max_new_tokens=24)

@@ -26,10 +26,13 @@ def recorded_width(rows: int, tokens: int, packed: bool) -> int | None:
 
 
 class Steps:
-    """The passes of one context, made on their first use: a step for each number of new tokens, prompts by width."""
+    """The passes of one context, made on their first use: a step for each number of new tokens, prompts by width.
 
-    def __init__(self, weights: Weights, rows: int, length: int):
-        self.weights, self.context = weights, Context(weights, rows, length)
+    A `context` may be that of other steps of the same model, whose cache these then share.
+    """
+
+    def __init__(self, weights: Weights, rows: int, length: int, context: Context | None = None):
+        self.weights, self.context = weights, context or Context(weights, rows, length)
         self.kept: dict[int, Recorded] = {}
         self.prompts: dict[tuple[int, bool], Prompt] = {}
 
@@ -73,8 +76,14 @@ class Recorded:
     def __call__(self, ids: torch.Tensor, place: int) -> torch.Tensor:
         self.ids.copy_(ids)
         self.steps.context.place.fill_(place)
-        if self.graph is None and ids.is_cuda:
+        return self.run()
+
+    def record(self) -> None:
+        if self.graph is None and self.ids.is_cuda:
             self.graph = recorded(self.body)
+
+    def run(self) -> torch.Tensor:
+        self.record()
         self.graph.replay() if self.graph else self.body()
         return self.logits
 

@@ -6,6 +6,7 @@ from typing import Any
 from engine.decode.gpu import GpuStepper, Steps, recorded_width
 from engine.decode.gpu_feeding import Feeding, Runner
 from engine.decode.gpu_pass import Weights
+from engine.decode.gpu_slots import GpuSlots
 from engine.decode.native import WHOLE, release
 from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling
@@ -19,10 +20,12 @@ class GpuNative:
     built_by = "Triton"
 
     def __init__(self, model: Any, plan: Plan):
+        self.itemsize = model.dtype.itemsize
         kind = (plan.packed or {}).get("kind") or "plain"
         self.weights = Weights(model, kind, "int8" if kind == "int4" else kind)
         self.steps: Steps | None = None
         self.runners: dict[Sampling, Runner] = {}
+        self.kept: GpuSlots | None = None
         release(model)
 
     def stepper(self, model: Any, length: int, pad: Sequence[int] = (0,)) -> GpuStepper:
@@ -34,6 +37,12 @@ class GpuNative:
         if sampling not in self.runners:
             self.runners[sampling] = Runner(Feeding(model, steps, sampling))
         return self.runners[sampling]
+
+    def slots(self, rows: int, length: int, chunk: int) -> GpuSlots:
+        """For continuous batching; all that they run is recorded."""
+        self.kept = None  # its memory is free before another one's is taken
+        self.kept = GpuSlots(self.weights, rows, length, chunk)
+        return self.kept
 
     def shape(self, batch: Batch) -> tuple:
         """What is recorded for a batch beside its steps: the reading of prompts of this width."""
@@ -50,7 +59,8 @@ class GpuNative:
     def recordings(self) -> int:
         """How many recorded steps and prompts there are."""
         steps = (*self.steps.kept.values(), *self.steps.prompts.values()) if self.steps else ()
-        return sum(bool(step.graph) for step in (*self.runners.values(), *steps))
+        slots = self.kept.recordings() if self.kept else ()
+        return sum(bool(step.graph) for step in (*self.runners.values(), *steps, *slots))
 
     def stored(self) -> str:
         """What the layers' weights are kept in."""

@@ -145,7 +145,7 @@ def _decode(
     length, turn, scale, eps,
     TOKENS: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr, SPLITS: tl.constexpr,
     LEAST: tl.constexpr, M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, R: tl.constexpr, TILE: tl.constexpr,
-    NORM: tl.constexpr, WIDE: tl.constexpr, PDL: tl.constexpr,
+    NORM: tl.constexpr, WIDE: tl.constexpr, OWN: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for one part of the columns of one kv head of one row: all its TOKENS x GROUP queries."""
     split, head, row = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -154,7 +154,7 @@ def _decode(
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
-    place, pad = tl.load(places).to(tl.int32), tl.load(pads + row).to(tl.int32)
+    place, pad = tl.load(places + row * OWN).to(tl.int32), tl.load(pads + row).to(tl.int32)
     # the columns that this row sees are divided as they are now: a short context in a long cache has few parts
     base = tl.minimum(pad, place) // N * N
     chunk = tl.maximum(tl.cdiv(place - base, SPLITS * N) * N, LEAST)
@@ -252,8 +252,8 @@ def decode_attention(
     well, its first half is read); token t of row r has position place + t - pad[r].
     cache: keys and values [rows, kv heads, length, size], dense, in qkv's number format; columns place to
     place + tokens - 1 are written here, as far as the cache reaches.
-    place: int64 [1], column of the first new token, for all rows; pad: int64 [rows], columns before it are not seen:
-    token t sees column c if pad <= c <= place + t.
+    place: int64, column of the first new token, [rows] or [1] for all of them; pad: int64 [rows], columns before it
+    are not seen: token t sees column c if pad <= c <= place + t.
     room: of `workspace`, for the same sizes; norm: weights of the heads' RMSNorm before the rotation (Qwen3).
     scale: of the scores, 1 / sqrt(size) unless given. Sums are float32. soon: begun before the kernel ahead has ended.
     Returns [rows, tokens, heads x size], in `out` if given. One launch of a fixed grid, nothing read by the host.
@@ -262,7 +262,7 @@ def decode_attention(
     keys, values = cache
     rows, kv_heads, length, size = keys.shape
     tokens, heads = qkv.shape[1], qkv.shape[2] // size - 2 * kv_heads
-    _check(qkv, angles, keys, values, heads, room)
+    _check(qkv, angles, keys, values, place, heads, room)
     out = torch.empty(rows, tokens, heads * size, dtype=qkv.dtype, device=qkv.device) if out is None else out
     lines, columns = tokens * heads // kv_heads, max(16, triton.next_power_of_2(size))
     wide = columns * keys.element_size()
@@ -274,7 +274,7 @@ def decode_attention(
         room.parts, room.peaks, room.totals, room.arrived,
         length, angles[0].stride(0), LOG2E * (size**-0.5 if scale is None else scale), norm.eps if norm else 0.0,
         TOKENS=tokens, GROUP=heads // kv_heads, HEADS=heads, SIZE=size, SPLITS=room.splits, LEAST=_least(size),
-        M=max(16, several), N=block, D=columns, R=several,
+        M=max(16, several), N=block, D=columns, R=several, OWN=int(place.numel() > 1),
         TILE=min(triton.next_power_of_2(room.splits), max(1, GATHERED // (several * columns))),
         NORM=norm is not None, WIDE=triton.knobs.runtime.interpret and qkv.dtype == torch.bfloat16,
         num_warps=4 if several <= 32 else 8, num_stages=stages if wide <= 256 else 2, **early(soon),
@@ -282,7 +282,7 @@ def decode_attention(
     return out
 
 
-def _check(qkv, angles, keys, values, heads: int, room: Parts) -> None:
+def _check(qkv, angles, keys, values, place, heads: int, room: Parts) -> None:
     """Raises ValueError for tensors that the kernel would misread."""
     rows, kv_heads, _, size = keys.shape
     tokens = qkv.shape[1]
@@ -296,5 +296,5 @@ def _check(qkv, angles, keys, values, heads: int, room: Parts) -> None:
         raise ValueError(f"The kernel takes 1 to 16 new tokens in a row, not {tokens}.")
     if any(table.stride(-1) != 1 or table.stride(0) != angles[0].stride(0) for table in angles):
         raise ValueError("The tables of angles must have rows that lie alike.")
-    if room.peaks.numel() != rows * kv_heads * room.splits * tokens * heads // kv_heads:
-        raise ValueError("The workspace was made for other sizes.")
+    if room.peaks.numel() != rows * room.splits * tokens * heads or place.numel() not in (1, rows):
+        raise ValueError("The workspace or the places were made for other sizes.")

@@ -20,7 +20,9 @@ def build(kernel: Any, number: str, others: dict[str, str] | None = None, **cons
 
     `others` gives the kinds of arguments that POINTERS does not know.
     """
-    kinds = dict.fromkeys(POINTERS, f"*{number}") | {"start": "*i64", "eps": "fp32"} | (others or {})
+    kinds = (
+        dict.fromkeys(POINTERS, f"*{number}") | {"start": "*i64", "cache_rows": "*i64", "eps": "fp32"} | (others or {})
+    )
     signature = {name: "constexpr" if name in constants else kinds.get(name, "i32") for name in kernel.arg_names}
     made = triton.compile(ASTSource(kernel, signature, constants), target=HOPPER)
     assert made.asm["cubin"]
@@ -34,8 +36,9 @@ def main() -> None:
         for gelu in (True, False):
             build(swiglu._gated, number, GELU=gelu, SCALE=swiglu.SQRT_2_OVER_PI, BLOCK=swiglu.BLOCK)
         for norm in (True, False):
-            build(rope._rope, number, NORM=norm, BLOCK=32)
-            build(rope._rope, number, NORM=norm, BLOCK=32, tokens=1, start_batch=1)
+            build(rope._rope, number, NORM=norm, AWAY=False, BLOCK=32)
+            build(rope._rope, number, NORM=norm, AWAY=False, BLOCK=32, tokens=1, start_batch=1)
+            build(rope._rope, number, NORM=norm, AWAY=True, BLOCK=32)
     print("every kernel compiles")
 
 

@@ -65,11 +65,12 @@ def gates(dtype: torch.dtype) -> None:
 def ropes(dtype: torch.dtype) -> None:
     cases = ((1, 1, 9, 3, 64, 0), (3, 5, 4, 2, 10, 4), (2, 3, 2, 1, 6, 9), (2, 1, 4, 4, 96, 7))
     for batch, tokens, heads, kv_heads, size, first in cases:
-        for normed, each in ((False, False), (True, False), (False, True)):
-            rope_case(dtype, batch, tokens, heads, kv_heads, size, first, normed, each)
+        for normed, each, away in ((False, False, False), (True, False, True), (False, True, False)):
+            rope_case(dtype, batch, tokens, heads, kv_heads, size, first, normed, each, away)
 
 
-def rope_case(dtype, batch, tokens, heads, kv_heads, size, first, normed, each) -> None:
+def rope_case(dtype, batch, tokens, heads, kv_heads, size, first, normed, each, away) -> None:
+    """From one column on or from a column of `each` row, in the rows of the cache or in others of a larger one."""
     length = 16
     merged = random(batch, tokens, (heads + 2 * kv_heads) * size, dtype=dtype)
     q, k, v = merged.split([heads * size, kv_heads * size, kv_heads * size], -1)
@@ -77,10 +78,12 @@ def rope_case(dtype, batch, tokens, heads, kv_heads, size, first, normed, each) 
     starts = torch.tensor([first + row * each for row in range(batch if each else 1)], device=DEVICE)
     turns = random(batch if each else 1, tokens, size // 2, dtype=torch.float32)
     cos, sin = (torch.cat((angle, angle), -1).to(dtype) for angle in (turns.cos(), turns.sin()))
-    keys, values = (random(batch, kv_heads, length, size, dtype=dtype) for _ in range(2))
+    keys, values = (random(batch + 2 * away, kv_heads, length, size, dtype=dtype) for _ in range(2))
+    rows = [batch + 1 - row if away else row for row in range(batch)]
     before = keys.clone(), values.clone()
     norm = HeadNorm(*(random(size, dtype=dtype) for _ in range(2)), 1e-6) if normed else None
-    turned = rope_into_cache(q, k, v, (cos, sin), (keys, values), starts if each else starts[0], norm)
+    there = torch.tensor(rows, device=DEVICE) if away else None
+    turned = rope_into_cache(q, k, v, (cos, sin), (keys, values), starts if each else starts[0], norm, there)
     wide = [q.double(), k.double()]
     if norm:
         wide = [plain_norm(part, w, 1e-6) for part, w in zip(wide, (norm.q, norm.k), strict=True)]
@@ -89,10 +92,10 @@ def rope_case(dtype, batch, tokens, heads, kv_heads, size, first, normed, each) 
     for row in range(batch):
         start = first + row * each
         span = slice(start, start + tokens)
-        close("keys", keys[row, :, span], wanted[1][row])
-        assert torch.equal(values[row, :, span], v[row].transpose(0, 1)), "values are copied as they are"
+        close("keys", keys[rows[row], :, span], wanted[1][row])
+        assert torch.equal(values[rows[row], :, span], v[row].transpose(0, 1)), "values are copied as they are"
         for now, then in zip((keys, values), before, strict=True):
-            now[row, :, span] = then[row, :, span]
+            now[rows[row], :, span] = then[rows[row], :, span]
     assert torch.equal(keys, before[0]) and torch.equal(values, before[1]), "nothing else in the cache is touched"
 
 

@@ -14,13 +14,15 @@ FULL = {"MAILBOX": True, "STAMPED": True, "EMBEDDED": True, "WIDTH": 1024}
 BARE = {"MAILBOX": False, "STAMPED": True, "EMBEDDED": False, "WIDTH": 1}
 
 
-def attention(number: str, tokens: int, group: int, size: int, splits: int, norm: bool, early: bool = False) -> None:
+def attention(
+    number: str, tokens: int, group: int, size: int, splits: int, norm: bool, early: bool = False, own: int = 0
+) -> None:
     """Heads of 96 fill three quarters of a block; one part alone needs no meeting."""
     lines, block = triton.next_power_of_2(tokens * group), 128 if size == 96 else size
     build(
         decode_attention._decode, number, COUNTS | SINGLES | {"qkv": f"*{number}"},
         TOKENS=tokens, GROUP=group, HEADS=2 * group, SIZE=size, SPLITS=splits, LEAST=256, M=max(16, lines), N=32,
-        D=block, R=lines, TILE=2, NORM=norm, WIDE=False, PDL=early,
+        D=block, R=lines, TILE=2, NORM=norm, WIDE=False, OWN=own, PDL=early,
     )  # fmt: skip
 
 
@@ -45,6 +47,7 @@ def main() -> None:
         kinds = COUNTS | SINGLES | dict.fromkeys(("logits", "embedding", "hidden"), f"*{number}")
         attention(number, 1, 4, 128, splits=8, norm=True)
         attention(number, 1, 3, 64, splits=8, norm=False, early=True)
+        attention(number, 1, 3, 64, splits=8, norm=False, own=1)
         attention(number, 8, 1, 64, splits=1, norm=False)
         for flags in (FULL, BARE):
             build(argmax._greedy, number, kinds, COLUMNS=2048, BLOCKS=32, **flags)

@@ -16,24 +16,28 @@ CLOSE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 
 @dataclass(frozen=True)
 class Case:
-    """One shape of the attention: `place` columns are in the cache, `pads` of them unseen in each row."""
+    """One shape of the attention: `place` columns are in the cache, of all rows or of each; `pads` of them unseen."""
 
     group: int
     size: int
     tokens: int
-    place: int
+    place: int | tuple[int, ...]
     pads: tuple[int, ...] = (0,)
     kv_heads: int = 2
     normed: bool = False
     length: int = 96
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        return self.place if isinstance(self.place, tuple) else (self.place,) * len(self.pads)
+
     def __call__(self, dtype: torch.dtype, room: Parts | None = None) -> Parts:
         rows, heads = len(self.pads), self.group * self.kv_heads
         qkv = torch.randn(rows, self.tokens, (heads + 2 * self.kv_heads) * self.size, device=DEVICE).to(dtype)
         cache = torch.randn(2, rows, self.kv_heads, self.length, self.size, device=DEVICE).to(dtype)
-        for row, pad in enumerate(self.pads):
+        for row, (pad, place) in enumerate(zip(self.pads, self.places, strict=True)):
             cache[:, row, :, :pad] = torch.nan
-        cache[:, :, :, self.place :] = torch.nan  # never to be read
+            cache[:, row, :, place:] = torch.nan  # never to be read
         turns = torch.rand(self.length + 16, self.size // 2, device=DEVICE) * 6
         norm = HeadNorm(*(torch.randn(self.size, device=DEVICE).to(dtype) for _ in range(2)), 1e-6)
         norm = norm if self.normed else None
@@ -42,13 +46,14 @@ class Case:
         sizes = rows, self.tokens, heads, self.kv_heads, self.size, self.length, DEVICE
         room = room or workspace(*sizes)
         keys, values = cache.clone()
-        angles, place = (turns.cos(), turns.sin()), torch.tensor([self.place], device=DEVICE)
+        angles, place = (turns.cos(), turns.sin()), torch.tensor(self.place, device=DEVICE).view(-1)
         found = decode_attention(qkv, angles, (keys, values), place, pads, room, norm=norm)
         close(f"{self} {dtype}", found, wanted)
         for name, one, then, was in zip(("keys", "values"), (keys, values), after, cache, strict=True):
-            span = slice(self.place, self.place + self.tokens)
-            close(f"{name} of {self}", one[:, :, span], then[:, :, : self.length - self.place])
-            one[:, :, span] = was[:, :, span]
+            for row, place in enumerate(self.places):
+                span = slice(place, place + self.tokens)
+                close(f"{name} of {self}", one[row, :, span], then[row, :, : self.length - place])
+                one[row, :, span] = was[row, :, span]
             assert torch.equal(one.nan_to_num(7e3), was.nan_to_num(7e3)), f"{self} touches other {name}"
         assert not room.arrived.any(), "the counters are zero again"
         return room
@@ -72,17 +77,17 @@ def turned(x: torch.Tensor, turns: torch.Tensor, weight: torch.Tensor | None) ->
 
 def plain(case: Case, qkv, turns, cache, norm) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The attention's result, and the new keys and values [rows, kv heads, tokens, size], in float64."""
-    kv, span = case.kv_heads, range(case.place, case.place + case.tokens)
-    results, news = [], []
-    for row, pad in enumerate(case.pads):
+    kv, results, news = case.kv_heads, [], []
+    for row, (pad, place) in enumerate(zip(case.pads, case.places, strict=True)):
+        span = range(place, place + case.tokens)
         q, k, v = qkv[row].double().view(case.tokens, -1, case.size).split([case.group * kv, kv, kv], 1)
         angle = turns[[max(0, column - pad) for column in span]]
         q, k = turned(q, angle, norm and norm.q), turned(k, angle, norm and norm.k)
         new = torch.stack((k, v)).transpose(1, 2)
-        keys, values = torch.cat((cache[:, row, :, pad : case.place].double(), new), 2)
+        keys, values = torch.cat((cache[:, row, :, pad:place].double(), new), 2)
         keys, values = (part.repeat_interleave(case.group, 0) for part in (keys, values))
         scores = q.transpose(0, 1) @ keys.transpose(1, 2) / case.size**0.5
-        columns = torch.tensor([*range(pad, case.place), *span])
+        columns = torch.tensor([*range(pad, place), *span])
         seen = (columns >= pad) & (columns <= torch.tensor(span)[:, None])
         weights = scores.masked_fill(~seen.to(DEVICE), -torch.inf).softmax(-1)
         mixed = weights.nan_to_num(0) @ values  # a token that sees nothing is zero
@@ -102,6 +107,8 @@ CASES = (
     Case(group=3, size=96, tokens=3, place=80, pads=(48, 0, 79), normed=True),
     Case(group=1, size=128, tokens=8, place=88, kv_heads=4),
     Case(group=1, size=16, tokens=16, place=47, pads=(1, 2, 3)),
+    Case(group=3, size=64, tokens=1, place=(16, 95, 0, 40), pads=(16, 0, 0, 3), normed=True),
+    Case(group=2, size=16, tokens=4, place=(31, 94), pads=(5, 0), kv_heads=1),
     Case(group=2, size=16, tokens=4, place=94, pads=(90, 0)),  # past the end: not written, not even into the next head
 )
 

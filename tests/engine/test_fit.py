@@ -47,6 +47,19 @@ def test_caches_by_kind():
     assert fit(PLAN, SHAPE, replace(USE, rows=8, together=8), None).kv == 8 * 128 * TOKEN
 
 
+def test_slots_keep_as_much_as_their_memory_allows_and_a_native_step_32_bits():
+    slots, busy = {"slots": 8, "chunk": 128, "memory_mb": 0}, replace(USE, rows=8)
+    sizes = {"continuous": slots, "dtype": "bfloat16"}
+
+    def kv(**changes) -> float:
+        return fit(replace(PLAN, **{**sizes, **changes}), SHAPE, busy, PROCESS).kv
+
+    assert kv() == 8 * 128 * TOKEN / 2 and kv(native=True) == 8 * 128 * TOKEN
+    assert kv(native=True, device="cuda") == kv()
+    little = {**slots, "memory_mb": int(3.5 * 128 * TOKEN / 1e6)}
+    assert kv(native=True, continuous=little) == 3 * 128 * TOKEN and kv(continuous=little) == 6 * 128 * TOKEN / 2
+
+
 def test_a_lane_of_several_processes_pays_for_each():
     one, two = fit(PLAN, SHAPE, USE, PROCESS), fit(replace(PLAN, replicas=2), SHAPE, USE, PROCESS)
     assert two.peak == 2 * one.peak
