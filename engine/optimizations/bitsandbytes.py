@@ -77,10 +77,14 @@ class BitsAndBytes(WeightQuantization):
     def _undone(self) -> str | None:
         """What bitsandbytes does not heed on processors with bfloat16 products, where it packs the weights anew."""
         if self.double:
-            return "On this processor bitsandbytes widens the scales again, so double quantization saves nothing here."
+            return (
+                "On this processor bitsandbytes widens the scales again, so double quantization saves nothing: "
+                "switch it off, or use a GPU."
+            )
         if self.compute in ("float32", "float16"):
             return (
-                "On this processor bitsandbytes multiplies 4-bit weights in bfloat16: set the compute format to auto."
+                "On this processor bitsandbytes multiplies 4-bit weights in bfloat16: "
+                "set the compute format to auto, or use a GPU."
             )
         return None
 

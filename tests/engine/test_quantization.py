@@ -216,7 +216,7 @@ def test_widths_that_bitsandbytes_packs_wrongly_on_a_cpu_are_refused(changes, ki
 
 def test_knobs_are_refused_where_the_library_would_not_heed_them():
     packs = replace(machine(), gpus=(), instructions=("avx512_bf16",))
-    assert "saves nothing here" in BitsAndBytes(double=True).limits(packs)
+    assert "saves nothing" in BitsAndBytes(double=True).limits(packs)
     assert "multiplies 4-bit weights in bfloat16" in BitsAndBytes(compute="float32").limits(packs)
     assert BitsAndBytes(double=True).limits(replace(packs, instructions=())) is None
     assert BitsAndBytes(double=True).limits(gpu("9.0")) is None
