@@ -37,6 +37,12 @@ const step = (event) => { // by itself a link like #race leaves an address with 
   location.hash = event.currentTarget.hash;
 };
 for (const room of rooms) room.addEventListener("click", step);
+element.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  const inside = document.querySelector(`.room-${document.body.dataset.room}`);
+  const first = inside.querySelector("button:not([disabled]), input, select");
+  (inside.querySelector("#run:not([disabled])") ?? first).focus();
+});
 window.addEventListener("hashchange", enter);
 enter();
 """
@@ -66,7 +72,8 @@ def header(rooms: Mapping[str, str]) -> gr.HTML:
     place = escape(machine().summary())
     ways = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in rooms.items())
     return gr.HTML(
-        f'<header class="top">{MARK}<h1>Pitlane</h1><nav aria-label="Rooms">{ways}</nav>'
+        '<header class="top"><a class="skip" href="#race">Skip to the controls</a>'
+        f'{MARK}<h1>Pitlane</h1><nav aria-label="Rooms">{ways}</nav>'
         "<p>Switch an optimization on, watch what it buys.</p>"
         f'<span class="machine" title="This machine">{place}</span>'
         f'<button type="button" aria-label="Light or dark" title="Light or dark">{HALF}</button></header>',

@@ -120,7 +120,8 @@ def _family(group: str, values: Values) -> dict[str, Component]:
     made: dict[str, Component] = {}
     with gr.Group(elem_classes=["family", f"family-{group.replace(' ', '-')}"]):
         count = f"<small>{more} {'switches' if more > 1 else 'switch'}</small>" if more else ""
-        title = f'<h4><label><input type="checkbox" class="fold" /><span>{escape(group)}</span>{count}</label></h4>'
+        fold = f'<label><input type="checkbox" class="fold" /><span>{escape(group)}</span>{count}</label>'
+        title = f'<h4 role="heading" aria-level="2">{fold}</h4>'
         title += f"<p class='also'>= {ALSO[group]}</p>" if group in ALSO else ""
         gr.HTML(title, elem_classes=["group-title", "" if more else "whole"])
         for name, part in parts.items():

@@ -35,7 +35,7 @@ export function laneCard(number, lane, tips, prompts) {
   shown.lap = make("span", { class: "lap" });
   shown.text = make("div", { class: "text", role: "log", "aria-live": "off", tabindex: "0", "aria-label": `Text of lane ${lane.name}` });
   shown.legend = make("p", { class: "tinted", hidden: true }, make("mark", {}, "tinted"), " guessed, checked and kept; ↵ is a line break");
-  shown.note = make("p", { class: "note" });
+  shown.note = make("div", { class: "note" });
   const body = make("div", { class: "body" });
   card.append(head, body);
   body.append(
@@ -133,6 +133,11 @@ function phase(view) {
   const [of, suffix] = known ? amount(total, "bytes") : [total, unit];
   const so = known ? amount(done ?? 0, "bytes").join(" ") : done;
   return `${view.phase}: ${so} of ${of} ${suffix}`;
+}
+
+// What the verdict says of this lane beyond its first sentence, folded: the charts stay in sight.
+export function reasons({ shown }, sentences) {
+  if (sentences.length) shown.note.replaceChildren(make("details", {}, make("summary", {}, "The verdict in full"), sentences.join(" ")));
 }
 
 // A lane that ran something else than its label says loses the label.

@@ -2,7 +2,7 @@
 
 import { make, swatch } from "./units.js";
 
-const TINTS = [58, 44, 33, 25, 50, 38, 29, 21];
+const TINTS = [46, 37, 29, 22, 41, 33, 25, 19];
 const STYLE = `
 .launches { margin: 0; padding: 10px 14px 12px; background: var(--card); border: 1px solid var(--rule); border-radius: var(--radius); box-shadow: var(--shadow); }
 .launches figcaption { font-size: 13.5px; display: flex; gap: 10px; align-items: baseline; flex-wrap: wrap; margin-bottom: 6px; }

@@ -10,6 +10,20 @@ export function mount({ element }) {
   rail.addEventListener("change", () => hold(rail, seen));
   rail.addEventListener("click", ({ target }) => remedy(target.closest("[data-switch]")));
   document.addEventListener("click", ({ target }) => target.closest(FILLS) && release(rail));
+  stay();
+}
+
+// A button that is pressed by key and then switched off drops the focus: it goes to its counterpart.
+function stay() {
+  const other = { run: "stop", stop: "run" };
+  let last = "";
+  document.addEventListener("focusin", ({ target }) => (last = target.id in other && target.matches(":focus-visible") ? target.id : ""));
+  document.addEventListener("pointerdown", () => (last = ""));
+  new MutationObserver(() => {
+    const [pressed, next] = [last, other[last]].map((id) => document.getElementById(id));
+    const lost = pressed?.disabled && [pressed, document.body].includes(document.activeElement); // a moment passes until it is
+    if (lost && next && !next.disabled) next.focus({ preventScroll: true });
+  }).observe(document.getElementById("rail"), { attributes: true, subtree: true, attributeFilter: ["disabled"] });
 }
 
 // A row that vanished, or moved up with its neighbours, would be gone from under the pointer.

@@ -4,7 +4,7 @@ import { Asked } from "./asked.js";
 import { bargain } from "./bargain.js";
 import { Charts } from "./charts.js";
 import { saver } from "./files.js";
-import { clear, finish, laneCard, show, write } from "./lane.js";
+import { clear, finish, laneCard, reasons, show, write } from "./lane.js";
 import { copier, settle } from "./links.js";
 import { drawn } from "./pictures.js";
 import { Scrubber, Tape } from "./scrub.js";
@@ -249,7 +249,7 @@ class Stage {
   outcome(line) {
     const verdicts = line.verdicts.map((verdict) => ({ ...verdict, parts: parted(verdict.sentence) }));
     if (verdicts.length > 1) {
-      for (const { lanes, parts } of verdicts) for (const lane of lanes) this.handles[lane].shown.note.textContent = parts.slice(1).join(" ");
+      for (const { lanes, parts } of verdicts) for (const lane of lanes) reasons(this.handles[lane], parts.slice(1));
       return ["Verdict", make("ul", {}, ...verdicts.map(({ parts }) => make("li", {}, ...emphasised(parts[0]))))];
     }
     if (verdicts.length) return [verdicts[0].parts[0], verdicts[0].parts.slice(1).join(" ")];

@@ -60,3 +60,34 @@ def test_a_lesson_opens_beside_its_switch_by_keyboard_and_closes(visit):
     assert "Guess the next tokens" in sheet.inner_text() and page.locator(".lesson-sheet:popover-open").count() == 1
     page.keyboard.press("Escape")
     sheet.wait_for(state="hidden")
+
+
+def test_a_recording_of_three_lanes_is_calm_and_has_no_serious_fault_in_the_dark(visit):
+    page = visit()
+    page.click(".top button")
+    page.click("text=Recordings 12")
+    page.locator(".history :text('Do 4-bit weights pay, and in what?')").last.click()
+    state(page, "done")
+    page.wait_for_selector(".stage .launches li span")
+    tops = page.eval_on_selector_all(".stage .figure.big", "all => all.map(one => one.getBoundingClientRect().top)")
+    assert len(tops) == 3 and len(set(tops)) == 1, "the figures stand on one line, however many badges a lane has"
+    told = page.locator(".stage .lane .note details")
+    assert told.count() == 2 and "KL divergence" in told.first.text_content()
+    assert page.locator(".stage .lane .note details[open]").count() == 0, "prose does not push the charts out of sight"
+    assert faults(page) == []
+
+
+def test_by_keyboard_alone_from_the_beginning_to_a_stop_and_back(visit):
+    page = visit()
+    simulated(page, tokens=3000)
+    page.wait_for_selector("#run:not([disabled])")
+    page.evaluate("document.activeElement.blur()")
+    page.locator(".top .skip").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "run", "one key leads past all questions"
+    page.keyboard.press("Enter")
+    state(page, "running")
+    page.wait_for_function("document.activeElement.id === 'stop'")
+    page.keyboard.press("Enter")
+    state(page, "stopped")
+    page.wait_for_function("document.activeElement.id === 'run'")

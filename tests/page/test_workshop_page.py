@@ -11,9 +11,11 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+import segno
 from starlette.requests import Request
 
 from components.page.workshop import number
+from engine.run.workshop import numbers
 from tests.page.site import ROOT, WIDE, Site, looks, start
 from tests.page.test_accessibility import faults
 from tests.page.test_page import simulated
@@ -30,7 +32,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def site(home) -> Iterator[Site]:
-    running = start(home, "--workshop")
+    running = start(home, "--workshop", "--host", "0.0.0.0")
     yield running
     running.process.kill()
     running.process.wait()
@@ -39,7 +41,8 @@ def site(home) -> Iterator[Site]:
 @pytest.fixture
 def links(home, site) -> list[str]:
     """The two links that the server has printed: everybody's and the presenter's."""
-    return re.findall(r"http://\S+\?room=\S+", (home / "said").read_text())
+    printed = re.findall(r"http://[^/]+(/\?room=\S+)", (home / "said").read_text())
+    return [site.url + path for path in printed[:2]]
 
 
 def enter(visit, link: str):
@@ -57,6 +60,10 @@ def test_a_presenter_and_two_participants_do_a_lesson(visit, links):
     assert "lead=" not in leader.url, "what is on the wall must not hold the secret"
     ada, other = enter(visit, everybody), enter(visit, everybody)
     assert ada.locator(".workshop .leading").count() == 0
+    inward = next(iter(numbers()), "127.0.0.1")
+    assert leader.locator(".workshop .way b").first.inner_text().startswith(f"{inward}:"), (
+        "a number that others can open"
+    )
     looks(leader, "workshop-welcome", **WIDE)
     ada.fill(".workshop [name=name]", "Ada")
     ada.press(".workshop [name=name]", "Enter")
@@ -192,7 +199,9 @@ def test_the_room_answers_only_to_its_seats(links, site):
         assert ask(**values)["problem"].endswith("."), values
     link = urllib.parse.quote(f"{site.url}/?room={code}", safe="")
     with urllib.request.urlopen(f"{site.url}/pitlane/workshop/code.svg?link={link}&seat={entered['seat']}") as drawn:
-        assert drawn.headers["Content-Type"] == "image/svg+xml" and b"<svg" in drawn.read()
+        assert drawn.headers["Content-Type"] == "image/svg+xml"
+        meant = segno.make(urllib.parse.unquote(link), micro=False).svg_inline(scale=4, border=2)
+        assert re.findall(r' d="(.*?)"', meant)[-1] in drawn.read().decode(), "the code holds this link"
     for address in ("live?seat=nobody", f"code.svg?seat=nobody&link={link}"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{site.url}/pitlane/workshop/{address}", timeout=10)
