@@ -73,6 +73,12 @@ def window(cache: Cache | None) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
+def sinks(cache: Cache | None) -> int | None:
+    """The first tokens that all layers keep beside their window; None where there is no such window."""
+    found = {getattr(layer, "sinks", None) for layer in cache.layers} if cache else {None}
+    return found.pop() if len(found) == 1 else None
+
+
 def _room(layer: Any, length: int) -> int:
     if hasattr(layer, "room"):
         return layer.room

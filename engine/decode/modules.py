@@ -13,7 +13,7 @@ from engine.decode.arrivals import InTurn, source
 from engine.decode.caches import growing_cache, offloaded
 from engine.decode.compiled import compile_step, compiled_as
 from engine.decode.continuous import Engine, engine
-from engine.decode.footprint import bits, footprint, window
+from engine.decode.footprint import bits, footprint, sinks, window
 from engine.decode.fuse import fuse_kernels, kernels, merge_projections, merged
 from engine.decode.graphs import GraphStep, graph_decode, graph_step
 from engine.decode.launches import launches
@@ -235,6 +235,7 @@ class ModuleSession(Loaded):
             "kv": footprint(cache, self.architecture, self.stepper.length),
             "kv_bits": bits(cache),
             "window": window(cache),
+            "sinks": sinks(cache),
             "offload": offloaded(cache),
             "prefix": self.prefixes.facts() if self.prefixes else None,
         }

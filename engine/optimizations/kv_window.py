@@ -44,7 +44,7 @@ class KVWindow(Optimization):
 
     def on_transformers(self, plan: Plan) -> None:
         plan.window = {"sinks": self.sinks, "window": self.window}
-        plan.expected["window"] = self.window
+        plan.expected |= {"window": self.window, "sinks": self.sinks}
 
     def settle(self, plan: Plan) -> str | None:
         if plan.cache != "dynamic" or plan.compile or plan.graph:

@@ -134,6 +134,8 @@ PLANTS: list[tuple[str, str, dict[str, Any], Callable]] = [
     ("kv_bits", "one of two layers not packed", {"kv_quant": {}}, EVERY_OTHER_PLAIN),
     ("kv_bits", "no layer packed", {"kv_quant": {}}, FULL_CACHE),
     ("window", "window ignored", {"kv_window": {}}, FULL_CACHE),
+    ("sinks", "first tokens forgotten", {"kv_window": {}}, patched(
+        modules, "Windowed", lambda real: lambda model, pad, sinks, window: real(model, pad, 0, window))),
     ("speculation", "lookup ignored", {"prompt_lookup": {}}, PLAINLY),
     ("speculation", "early exit ignored", {"early_exit": {"layers": 1}}, PLAINLY),
     ("speculation", "draft ignored", {"draft_model": {"model": "self"}}, PLAINLY),
