@@ -72,7 +72,7 @@ def header(rooms: Mapping[str, str]) -> gr.HTML:
     place = escape(machine().summary())
     ways = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in rooms.items())
     return gr.HTML(
-        '<header class="top"><a class="skip" href="#race">Skip to the controls</a>'
+        '<header class="top"><a class="skip" href="#run">Skip to the controls</a>'
         f'{MARK}<h1>Pitlane</h1><nav aria-label="Rooms">{ways}</nav>'
         "<p>Switch an optimization on, watch what it buys.</p>"
         f'<span class="machine" title="This machine">{place}</span>'
