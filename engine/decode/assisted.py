@@ -53,7 +53,7 @@ class Watch:
 
     def __init__(self, model: Any):
         self.kind: str | None = None
-        self.asked = self.drafted = self.most = 0
+        self.asked = self.drafted = self.told = self.most = 0
         make = model._get_candidate_generator
 
         def watched(*args: Any, **kwargs: Any) -> Any:
@@ -81,7 +81,12 @@ class Watch:
 
     def start(self) -> None:
         """A run begins."""
-        self.kind, self.asked, self.drafted = None, 0, 0
+        self.kind, self.asked, self.drafted, self.told = None, 0, 0, 0
+
+    def newest(self) -> int:
+        """How many guesses were made since this was asked before: those of one step."""
+        before, self.told = self.told, self.drafted
+        return self.drafted - before
 
     def effective(self) -> dict[str, Any] | None:
         """The kind of guessing that ran and how much it guessed; None where nothing guessed."""

@@ -22,10 +22,13 @@ from engine.plan import Plan
 
 
 class _Clock(BaseStreamer):
-    """Turns what generate streams into Step events; the first thing it streams is the prompt."""
+    """Turns what generate streams into Step events; the first thing it streams is the prompt.
 
-    def __init__(self, batch: Batch, sampling: Sampling, emit: Emit):
-        self.batch, self.sampling, self.emit = batch, sampling, emit
+    The `watch` knows how many guesses a step checked.
+    """
+
+    def __init__(self, batch: Batch, sampling: Sampling, emit: Emit, watch: assisted.Watch):
+        self.batch, self.sampling, self.emit, self.watch = batch, sampling, emit, watch
         self.prompt = True
         self.going = dict.fromkeys(range(len(batch.prompts)), 0)
 
@@ -39,7 +42,7 @@ class _Clock(BaseStreamer):
         tokens = (tuple(ids),) if len(self.batch.prompts) == 1 else tuple((ids[row],) for row in rows)
         requests = tuple(self.batch.requests[row] for row in rows)
         if rows:
-            self.emit(Step(now, requests, tokens, accepted=len(tokens[0]) - 1))
+            self.emit(Step(now, requests, tokens, drafted=self.watch.newest(), accepted=len(tokens[0]) - 1))
         for row, new in zip(rows, tokens, strict=True):
             self._count(row, new)
 
@@ -105,7 +108,7 @@ class GenerateSession(Loaded):
         out = self.model.generate(
             ids,
             attention_mask=mask.to(ids.device),
-            streamer=_Clock(batch, sampling, emit),
+            streamer=_Clock(batch, sampling, emit, self.watch),
             return_dict_in_generate=True,
             **self._options(plan, batch.longest, sampling),
         )

@@ -12,7 +12,7 @@ def speculation(lines: Iterable[Timeline]) -> dict[str, Any] | None:
     `acceptance_rate` is accepted / drafted, `acceptance_length` the tokens that a step with guesses gave on average
     (the accepted ones and the model's own), and `accepted_by_position` the share of guesses that were accepted at
     the first place of a draft, at the second, and so on. What was drafted is None, and so is what follows from it,
-    where an engine tells only what it accepted, as transformers' generate does.
+    where an engine tells only what it accepted.
     Definitions as in vLLM's metrics of speculative decoding.
     """
     steps = [step for line in lines for step in line.guessed]

@@ -3,7 +3,7 @@
 import pytest
 from transformers.generation.candidate_generator import AssistedCandidateGenerator
 
-from engine.decode import assisted
+from engine.decode import assisted, generate
 from engine.decode.generate import GenerateSession
 from engine.decode.modules import ModuleSession
 from engine.event import Step
@@ -69,6 +69,21 @@ def test_lookup_in_generate_cannot_adapt(tiny_model):
     lane = Lane(backend="generate", opts={"prompt_lookup": {"adaptive": True}})
     with pytest.raises(Refusal, match="switch adaptive off"):
         plan_for(lane, str(tiny_model), machine())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_generates_steps_say_how_many_guesses_they_checked(kind, tiny_model, monkeypatch):
+    """Right and wrong guesses, and so those at each place of a draft, can be told of both backends' steps."""
+    steps = []
+    monkeypatch.setattr(generate, "Step", lambda *parts, **more: steps.append(Step(*parts, **more)) or steps[-1])
+    session = GenerateSession()
+    run(tiny_model, {kind: {"guesses": 3, **KINDS[kind]}}, session)
+    warmed = len(steps)
+    steps.clear()
+    _, found, _ = run(tiny_model, {kind: {"guesses": 3, **KINDS[kind]}}, session)
+    assert 0 < len(steps) <= warmed and all(0 <= step.accepted <= step.drafted <= 3 for step in steps)
+    assert sum(step.drafted for step in steps) == found["speculation"]["drafted"] > 0
+    assert sum(step.accepted + 1 for step in steps) == 16 * len(PROMPTS)
 
 
 def test_weights_of_the_draft_are_counted(tiny_model):
