@@ -17,6 +17,8 @@ from engine.decode.sampling import Sampling
 from engine.decode.stepper import Growing
 from engine.event import Step
 from engine.measure.machine import machine
+from engine.optimizations.continuous_batching import ContinuousBatching
+from engine.optimizations.native_step import NativeStep
 from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.spec import Lane, Workload, plan_for
@@ -167,3 +169,14 @@ def test_the_session_says_what_ran_and_counts_its_bytes(packed, tmp_path):
     assert (found["quantization"] or {}).get("kind") == packed
     slots = session.stepper.slots
     assert session.memory()["kv"] == 2 * slots.length * session.architecture.kv_bytes_per_token(4)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_plan_with_both_keeps_the_slots_and_no_step_feeds_itself(device):
+    """The host says before each step who takes part."""
+    plan = Plan("transformers", "m", device=device)
+    both = ContinuousBatching(), NativeStep()
+    for one in both:
+        one.apply(plan)
+    assert [one.settle(plan) for one in both] == [None, None]
+    assert plan.native and plan.continuous and not plan.graph and plan.cache == "dynamic"
