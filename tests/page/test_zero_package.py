@@ -10,7 +10,7 @@ from gradio_client import Client
 
 from tests.lent.hub import serving
 from tests.page.site import ROOT, start
-from tests.page.test_programs import EXPERIMENT, asked
+from tests.page.test_programs import EXPERIMENT
 
 VISITOR = "e30.e30.e30"
 LONG = {**EXPERIMENT, "workload": {"prompts": "one", "max_new_tokens": 400}}
@@ -66,8 +66,7 @@ def test_a_stop_gives_the_gpu_back_soon(space):
 def test_without_quota_the_hubs_own_sentence_is_told(space):
     site, hub = space
     hub.left = 3
-    started = json.loads(asked(site, "/pitlane/experiments", json.dumps(EXPERIMENT).encode())[1])
-    asked(site, started["events"])
-    lane = json.loads(asked(site, started["result"])[1])["result"]["lanes"][0]
+    end = raced(site)
     hub.left = 120
-    assert lane["status"] == "failed" and "GPU limit" in lane["why"] and not lane["why"].endswith((" .", ".."))
+    why = end["lanes"][0]["why"]
+    assert "exceeded your ZeroGPU quota" in why and "3s left" in why and " ." not in why and ".." not in why
