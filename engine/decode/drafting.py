@@ -64,19 +64,19 @@ class Drafting:
 
     def load(self, plan: Plan, phase: Callable[[str], None], whole: Any) -> None:
         """Load the second model that was found, in its own number format; others are made of the `whole` model."""
-        if plan.draft and plan.draft.get("packed"):
-            phase("quantize")
-            self.own = second(whole, plan)
-            phase("load")
-        elif self.found:
+        if self.found:
             phase("load")
             self.model = load.load_model(*self.found, replace(plan, **plan.draft), phase)
         elif self.trained:
             phase("load")
             self.model = load_trained(self.trained.path, whole, getattr(torch, plan.draft["dtype"]))
             if plan.native:
-                self.native = natively(plan)(self.model, plan)
+                self.native = natively(plan)(self.model, replace(plan, packed=plan.draft.get("packed")))
                 self.model.get_input_embeddings().give_back()
+        elif plan.draft:
+            phase("quantize")
+            self.own = second(whole, plan)
+            phase("load")
 
     def start(self) -> None:
         """A run begins: count from nothing."""
@@ -92,6 +92,8 @@ class Drafting:
         """The number format that the second model was loaded or packed in, read from it; None without one."""
         if self.model is None:
             return self.own.kind if self.own else None
+        if self.native:
+            return self.native.stored()
         found = load.effective(self.model)
         return found["quantization"]["kind"] if found["quantization"] else found["dtype"]
 

@@ -107,21 +107,21 @@ def _reach(plan: Plan, kept: float, use: Use, places: float | None) -> float | N
 
 def apart(plan: Plan) -> bool:
     """Whether a draft keeps keys and values of its own, and so reads the prompt too."""
-    return bool(plan.draft) and not plan.draft.get("packed")
+    return bool(plan.draft) and ("layers" in plan.draft or not plan.draft.get("packed"))
 
 
 def guesser(plan: Plan, shape: Architecture, how: Formats) -> tuple[Architecture, Formats] | None:
     """The model that guesses: another one, or the first layers of this one; None where guesses are copied."""
     if plan.draft:
         own = known(plan.draft["model"]) or (shape if plan.draft["model"] == plan.model else None)
-        stored = {"dtype": plan.draft["dtype"], "quantization": plan.draft["quantization"], "kv_bits": None}
         packed = plan.draft.get("packed")
-        if "layers" in plan.draft:  # a trained one: the model's shape, cut, packed as that is; it borrows the embedding
+        if "layers" in plan.draft:  # a trained one: the whole model's shape, cut; it borrows the embedding
             cut = {name: plan.draft[name] for name in ("layers", "vocabulary")}
             own = replace(shape, **cut, sliding=0, tied=True)
-        else:
-            own = replace(shape, tied=True) if packed else own  # the model's own weights borrow it too
-            stored |= {"packed": packed, "native": bool(packed)}
+        elif packed:  # the model's own weights once more, which borrow it too
+            own = replace(shape, tied=True)
+        stored = {"dtype": plan.draft["dtype"], "quantization": plan.draft["quantization"], "kv_bits": None}
+        stored |= {"packed": packed, "native": bool(packed)}
         return (own, formats(replace(plan, **stored), own)) if own else None
     layers = (plan.speculation or {}).get("layers")
     return (replace(shape, layers=layers, sliding=min(shape.sliding, layers)), how) if layers else None

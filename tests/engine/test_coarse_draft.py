@@ -16,6 +16,8 @@ from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling
 from engine.decode.speculate import Verifier
 from engine.event import Phase, Step
+from engine.kernels.packed import Matrix
+from engine.kernels.pages import Pages
 from engine.measure.ceiling import guesser, planned, prefill
 from engine.measure.fit import fit
 from engine.measure.formats import formats
@@ -205,6 +207,20 @@ def lane(opts=NATIVE, model="smollm2-135m", dtype="float32", backend="transforme
     return plan_for(Lane(backend=backend, device="cpu", opts=opts), model, machine())
 
 
+def test_a_trained_draft_is_packed_as_its_file_holds_it():
+    """In 8 bits with a scale a row: the numbers are the file's, whatever the model's own weights are kept in."""
+    for more in ({}, {"packed_weights": {"kind": "int4"}}):
+        made = lane({"native_step": {}, "draft_model": {"model": "trained"}, **more})
+        assert made.draft["packed"]["kind"] == made.expected["draft_format"] == "int8"
+        _, how = guesser(made, known("smollm2-135m"), formats(made, known("smollm2-135m")))
+        assert how.weight == 1.0
+    weight = torch.randint(-127, 128, (64, 64)).float()
+    weight[:, 0] = 127
+    whole, scale, _ = Matrix(weight * 0.01, "int8", Pages()).tensors
+    assert torch.equal(whole.transpose(1, 2).reshape(64, 64).float(), weight)
+    torch.testing.assert_close(scale, torch.full((64,), 0.01))
+
+
 def drafting(**knobs) -> dict:
     return {"native_step": {}, "draft_model": {"model": "self", **knobs}}
 
@@ -234,7 +250,7 @@ def test_a_native_lane_packs_its_own_weights_once_more(opts, kind):
         ({**drafting(), "packed_weights": {"kind": "int4"}}, "in int4 already"),
         ({**drafting(format="int8"), "packed_weights": {"kind": "int4"}}, "in int4 already"),
         ({"draft_model": {"model": "self", "format": "int4"}}, "switch the native step"),
-        ({"draft_model": {"model": "trained", "format": "int4"}, "native_step": {}}, "small as it is"),
+        ({"draft_model": {"model": "trained", "format": "int4"}, "native_step": {}}, "in int8, as its file"),
         ({**drafting(), "early_exit": {}}, "one kind of guessing"),
     ],
 )
