@@ -161,6 +161,8 @@ def _sentence(known: Known, drift: float | None) -> str:
     fastest = best(rows, SPEED)
     if not fastest:
         return "No point has been measured." if not rows else f"No point could be measured: {rows[0]['why']}"
+    if fastest["why"]:
+        return f"Every point was disturbed, so none is called the fastest. {fastest['why']}"
     speed = fastest["figures"][SPEED]
     text = f"Fastest of {len(rows)}: {fastest['label']}, {speed:.1f} tok/s."
     lost = [entry for entry in known.values() if entry.outcome.ended and entry.outcome.state != DONE]

@@ -97,6 +97,16 @@ def test_drift_is_how_far_the_repeats_lie_apart():
     assert drifted(folded(sweep, [100.0, 50.0]), SPEED) is None
 
 
+def test_of_points_that_were_all_disturbed_none_is_called_the_fastest():
+    sweep = Sweep(experiment(ttft_ms=5), [Axis.read("lane.backend.tpot_ms=1,2")])
+    lost = {"why": "Withdrawn: other programs used 1.7 of 2 cores.", "spoiled": True}
+    known = {
+        n: Entry(n, p, Outcome("done", lanes={"A": {SPEED: 10.0 + n}}, **lost)) for n, p in enumerate(sweep.points)
+    }
+    said = sweep.summary(known)["sentence"]
+    assert said.startswith("Every point was disturbed") and lost["why"] in said and "Fastest" not in said
+
+
 def test_a_failed_point_stays_a_point_with_its_sentence():
     sweep = Sweep(experiment(ttft_ms=5), [Axis.read("lane.backend.tpot_ms=1,2,3")])
     rows = marks(folded(sweep, [100.0, None, 40.0, 104.0]))

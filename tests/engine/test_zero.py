@@ -167,6 +167,19 @@ def test_the_points_of_a_study_are_submitted_in_the_name_of_who_began_it(tmp_pat
     assert len(seen) >= 2 and set(seen) == {"ann"}
 
 
+def test_the_hubs_words_become_one_sentence(monkeypatch):
+    def refusing(data):
+        raise RuntimeError("You have exceeded your quota (27s requested vs. 3s left). Try again in 1:00:00. ")
+        yield
+
+    monkeypatch.setattr(zero, "lend", refusing)
+    borrowing = zero.Lent(Experiment.read(simulated(rounds=1)), None)._borrow()
+    with pytest.raises(StopIteration) as end:
+        next(borrowing)
+    assert end.value.value.why.endswith("taken back: You have exceeded your quota (27s requested vs. 3s left). Try again "
+                                        "in 1:00:00.")  # fmt: skip
+
+
 def test_elsewhere_nothing_is_lent(monkeypatch):
     monkeypatch.setenv("PITLANE_PLACE", "zero")
     assert not zero.lends(Experiment.read(simulated()))
