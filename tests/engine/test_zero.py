@@ -176,8 +176,7 @@ def test_the_hubs_words_become_one_sentence(monkeypatch):
     borrowing = zero.Lent(Experiment.read(simulated(rounds=1)), None)._borrow()
     with pytest.raises(StopIteration) as end:
         next(borrowing)
-    assert end.value.value.why.endswith("taken back: You have exceeded your quota (27s requested vs. 3s left). Try again "
-                                        "in 1:00:00.")  # fmt: skip
+    assert end.value.value.why.endswith("(27s requested vs. 3s left). Try again in 1:00:00.")
 
 
 def test_elsewhere_nothing_is_lent(monkeypatch):
