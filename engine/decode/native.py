@@ -10,6 +10,7 @@ from engine.decode.prompts import Batch
 from engine.decode.stepper import Stepper
 from engine.kernels.packed import MOST, PLACES, Decoder, Weights
 from engine.models.architecture import Architecture
+from engine.models.quantize import own
 from engine.plan import Plan
 
 WHOLE = ("int8", "int4")
@@ -142,3 +143,4 @@ def release(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
             module.weight = torch.nn.Parameter(module.weight.new_empty(0), requires_grad=False)
+    own(model)

@@ -1,11 +1,11 @@
 """Fit: how much memory a lane will take, told before anything is loaded, and whether that much is there."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.measure.ceiling import CACHE_STEP, Use, apart, guesser, plan_of, used
-from engine.measure.formats import PLAIN, Formats, formats
+from engine.measure.formats import PLAIN, Formats, formats, plain_bytes
 from engine.measure.machine import machine
 from engine.measure.timeline import Timeline
 from engine.models.architecture import Architecture
@@ -76,7 +76,6 @@ def fit(plan: Plan, shape: Architecture, use: Use, process: float | None, room: 
         _token(*draft) if draft and apart(plan) else 0.0
     )
     workspace = _activations(plan, shape, how, use) + _growth(plan, shape, how, use, kv)
-    plain = weight_bytes(shape, replace(how, weight=how.plain)) if plan.quantization else weights
     copies, ranks = plan.replicas, plan.tensor_parallel
     if plan.device == "cuda":
         kv *= min(1.0, ON_GPU_LAYERS / max(1, shape.layers)) if plan.offload else 1.0
@@ -87,7 +86,7 @@ def fit(plan: Plan, shape: Architecture, use: Use, process: float | None, room: 
         )
     own = (process or PROCESS) + LOADED + _libraries(plan, weights)
     peak = copies * (weights + kv + workspace) + copies * ranks * own
-    load = copies * ranks * own + copies * (plain + weights * bool(plan.quantization) / 2)
+    load = copies * ranks * own + copies * _loading(plan, shape, weights)
     return Fit(copies * weights, copies * kv, copies * workspace, copies * ranks * own, peak, load, room, "cpu")
 
 
@@ -110,12 +109,18 @@ def weight_bytes(shape: Architecture, how: Formats) -> float:
     return linear * how.weight + (counted.total - linear) * how.plain
 
 
+def _loading(plan: Plan, shape: Architecture, weights: float) -> float:
+    """The most that weights take while they are loaded: plain ones, and what is made of them layer by layer."""
+    if not (plan.quantization or plan.native):
+        return weights
+    return parameters(shape).total * PLAIN[plan.dtype] + (weights if plan.native else weights / 2)
+
+
 def _embedding(plan: Plan, shape: Architecture) -> float:
-    """A GPU's packed step reads prompts and tokens through the plain embedding, beside a head in whole numbers."""
-    if not (plan.packed and plan.device == "cuda"):
+    """A packed step looks tokens up in the plain embedding, beside a head in whole numbers."""
+    if not plan.packed:
         return 0.0
-    counted = parameters(shape)
-    return counted.embedding * (PLAIN[plan.dtype] - (0.0 if shape.tied else 1.0))
+    return parameters(shape).embedding * (plain_bytes(plan, shape) - (0.0 if shape.tied else 1.0))
 
 
 def kv_bytes(plan: Plan, shape: Architecture, how: Formats, use: Use) -> float:

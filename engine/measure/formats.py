@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.models.architecture import Architecture
 from engine.models.parameters import parameters
+from engine.models.resolve import RANDOM
 from engine.plan import Plan
 
 PLAIN = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
@@ -38,7 +39,7 @@ class Formats:
 
 def formats(plan: Plan, shape: Architecture) -> Formats:
     """As the plan asks. Unknown kinds of quantization count as plain numbers."""
-    plain = PLAIN[plan.dtype]
+    plain = plain_bytes(plan, shape)
     kind = (plan.quantization or {}).get("kind")
     packed = _packed(plan, plain, shape)
     wide = plan.native and plan.device == "cpu"  # keys, values and sums of 32 bits, whole numbers by whole ones
@@ -48,6 +49,12 @@ def formats(plan: Plan, shape: Architecture) -> Formats:
         kv=PLAIN["float32"] if wide else _kv_bytes(plan.kv_bits, plain, shape),
         arithmetic="int8" if packed and wide else INTEGER.get(kind, plan.dtype),
     )
+
+
+def plain_bytes(plan: Plan, shape: Architecture) -> float:
+    """Bytes of a number that is not packed. A processor's native step keeps in 16 bits what was published in them."""
+    exact = plan.native and plan.device == "cpu" and shape.numbers == "bfloat16" and not plan.model.startswith(RANDOM)
+    return PLAIN["bfloat16" if exact else plan.dtype]
 
 
 def _packed(plan: Plan, plain: float, shape: Architecture) -> float | None:

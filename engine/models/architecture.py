@@ -45,7 +45,8 @@ class Architecture:
     `window` is a sliding attention window, and `sliding` the number of layers that have it; `experts` is 0 for a
     dense model; `quantized` names the method of a checkpoint that comes quantized; `keeps_kv` is false for models
     that carry a running state instead. Of the experts, `experts_per_token` of width `expert_width` read each token,
-    beside shared ones of `shared_width` together; `dense_layers` have none. `family` says how layers are built.
+    beside shared ones of `shared_width` together; `dense_layers` have none. `family` says how layers are built, and
+    `numbers` in which format they were published, None where the config is silent.
     """
 
     model_type: str
@@ -69,6 +70,7 @@ class Architecture:
     shared_width: int = 0
     dense_layers: int = 0
     family: Family = LLAMA
+    numbers: str | None = None
 
     def kv_bytes_per_token(self, bytes_per_value: float) -> float:
         """Bytes of the keys and values of one token in all layers: 2 x layers x kv heads x head size x bytes."""
@@ -108,6 +110,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
         keeps_kv=not any(kind.startswith(state) for state in STATES),
         sliding=_sliding(config, found["layers"] or 0),
         family=family(kind, config, context),
+        numbers=config.get("dtype") or config.get("torch_dtype") or whole.get("dtype") or whole.get("torch_dtype"),
         **_mixture(config, found),
     )
 

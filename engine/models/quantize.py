@@ -32,10 +32,10 @@ def quantize(model: Any, settings: dict[str, Any], device: str) -> None:
         model.set_submodule(name, convert(_linear(model.get_submodule(name))).to(device))
     model.to(device).eval()
     if device == "cpu":
-        _own(model)
+        own(model)
 
 
-def _own(model: Any) -> None:
+def own(model: Any) -> None:
     """Copy what stayed as it is out of the file's mapping, which else keeps all of the file in memory."""
     from torch.nn import Parameter
 

@@ -44,6 +44,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "merged": ({"merged_projections": {}}, SHORT),
     "compiled": ({"torch_compile": {}}, SHORT),
     "compiled, bfloat16": ({"torch_compile": {}, "precision": {"dtype": "bfloat16"}}, SHORT),
+    "native": ({"native_step": {}}, SHORT),
+    "native, long": ({"native_step": {}}, WORDY),
+    "native, bfloat16": ({"native_step": {}, "precision": {"dtype": "bfloat16"}}, SHORT),
+    "native int8": ({"native_step": {}, "packed_weights": {}}, SHORT),
+    "native int4": ({"native_step": {}, "packed_weights": {"kind": "int4"}}, SHORT),
+    "native, trained draft": ({"native_step": {}, "draft_model": {"model": "trained"}}, SHORT),
+    "native, drafts itself": ({"native_step": {}, "draft_model": {"model": "self"}}, SHORT),
+    "native, continuous": ({"native_step": {}, "continuous_batching": {"slots": 8}}, SEVERAL),
 }
 ROUNDS = 2
 """Memory repeats itself: it does not take eight rounds."""

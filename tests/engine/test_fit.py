@@ -14,6 +14,7 @@ from engine.measure.fit import CONTEXT, LOADED, PROCESS, fit, size, weight_bytes
 from engine.measure.formats import formats
 from engine.measure.machine import machine
 from engine.models.architecture import known
+from engine.models.parameters import parameters
 from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.spec import Experiment, Lane, Workload, plan_for
@@ -70,6 +71,21 @@ def test_a_lane_of_several_processes_pays_for_each():
 def test_quantized_weights_are_loaded_whole_first():
     nf4 = fit(replace(PLAN, quantization={"library": "bitsandbytes", "kind": "nf4"}), SHAPE, USE, PROCESS)
     assert nf4.load > nf4.peak and nf4.needed == nf4.load
+
+
+def test_native_weights_take_the_bits_in_which_they_were_published():
+    plan = replace(PLAN, native=True, cache="static")
+    numbers = parameters(SHAPE).total
+    assert fit(plan, SHAPE, USE, PROCESS).weights == 2 * numbers
+    assert fit(plan, replace(SHAPE, numbers="float16"), USE, PROCESS).weights == 4 * numbers
+    assert fit(replace(plan, model="random:smollm2-135m"), SHAPE, USE, PROCESS).weights == 4 * numbers
+    assert fit(plan, SHAPE, USE, PROCESS).load > fit(PLAN, SHAPE, USE, PROCESS).load, "they are packed while whole"
+
+
+def test_packed_weights_leave_the_embedding_plain():
+    plan = replace(PLAN, native=True, cache="static", packed={"kind": "int8", "inputs": 16})
+    counted = parameters(SHAPE)
+    assert fit(plan, SHAPE, USE, PROCESS).weights == counted.total + 2 * counted.embedding
 
 
 def test_a_gpu_holds_weights_cache_and_context_only():

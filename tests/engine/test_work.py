@@ -111,7 +111,7 @@ def test_native_steps_keep_and_multiply_numbers_of_their_own():
     plain = Plan("transformers", "m", dtype="bfloat16", native=True)
     four = replace(plain, packed={"kind": "int4"})
     assert formats(plain, shape) == Formats(2.0, 2.0, 4.0, "bfloat16"), "keys and values of a processor have 32 bits"
-    assert formats(four, shape) == Formats(0.5 + 4 / 32, 1.0, 4.0, "int8")
+    assert formats(four, shape) == Formats(0.5 + 2 / 32, 1.0, 4.0, "int8")
     read_back = {"stored": "int4", "quantization": {"class": "packed", "kind": "int4", "layers": 9, "of": 9}}
     assert found(four, shape, read_back) == formats(four, shape), "what was packed is no checkpoint's format"
     on_gpu = formats(replace(four, device="cuda"), shape)
