@@ -8,6 +8,7 @@ from engine.decode.arrivals import InTurn
 from engine.decode.continuous import Engine, engine
 from engine.decode.prompts import Batch, pick
 from engine.decode.sampling import Sampling
+from engine.decode.scheduler import Work
 from engine.event import Step
 from engine.refusal import Refusal
 from tests.engine.gpu_prompt_cases import Operators
@@ -15,8 +16,9 @@ from tests.engine.gpu_step_cases import DEVICE, GREEDY, pair
 from tests.engine.said import Said
 from tests.engine.tiny import prompts
 
-ASKED = Batch(tuple(range(4)), prompts(5, 19, 1, 7), (4, 1, 3, 2))
-"""More requests than slots, ragged, one prompt longer than a chunk, which is read while another row decodes."""
+ASKED = Batch(tuple(range(4)), prompts(2, 3, 30, 7), (2, 4, 2, 1))
+"""More requests than slots, ragged. The first one leaves while the third one's prompt is being read, whose chunks go on
+in the first row then, below another one that decodes."""
 FEW = Batch((0, 1, 2), prompts(4, 2, 3), (2, 3, 1))
 
 
@@ -86,6 +88,18 @@ def nothing_is_read_on_the_host() -> None:
     assert (list(native.slots.steps), list(native.slots.pieces)) == ([1, 2, 3], [16])
 
 
+@torch.inference_mode()
+def a_row_that_is_being_read_loses_nothing_beside_others() -> None:
+    """Two tokens of the first row are kept and its prompt goes on later; the second row decodes."""
+    _, native = made("llama")
+    cache = native.slots.context.cache.normal_()
+    before = cache.clone()
+    native.slots.read(Work((1,), ()), [2, 3], [5])
+    assert torch.equal(cache[:, :, 0, :, :2], before[:, :, 0, :, :2]), "a place that is stale"
+    assert torch.equal(cache[:, :, 1, :, :3], before[:, :, 1, :, :3]) and torch.equal(cache[:, :, 2], before[:, :, 2])
+    assert not torch.equal(cache[:, :, 1, :, 3], before[:, :, 1, :, 3])
+
+
 def recordings_are_kept_and_counted() -> None:
     _, _, native = pair("llama")
     slots = native.slots(5, 192, 192)
@@ -102,6 +116,7 @@ def main() -> None:
     turns_leave_nothing_to_the_next_one()
     a_broken_lane_says_so()
     nothing_is_read_on_the_host()
+    a_row_that_is_being_read_loses_nothing_beside_others()
     recordings_are_kept_and_counted()
     print("every slot agrees")
 
