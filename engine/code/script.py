@@ -147,6 +147,10 @@ def _second(plan: Plan, made: Script) -> None:
     if plan.draft["model"] == TRAINED:
         made.beyond.append("The trained draft: generate takes whole models as drafts, and this one is a part of one.")
         return
+    if plan.draft.get("packed"):
+        made.beyond.append(
+            f"The draft in {plan.draft['packed']['kind']} over the model's own cache: generate loads the model twice."
+        )
     made.draft = _loaded(plan.draft["dtype"], plan.draft["quantization"], plan.device, made)
     made.options["assistant_model"] = "draft"
     made.prepared += _paced("draft", plan.speculation)

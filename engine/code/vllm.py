@@ -101,6 +101,8 @@ def _speculation(plan: Plan, workload: Workload, flags: Flags, beyond: list[str]
     config = GUESSING[plan.speculation["kind"]](plan)
     if config and plan.draft and plan.draft["dtype"] != plan.dtype:
         beyond.append(f"A draft in {plan.draft['dtype']}: vLLM loads it in the number format of the model.")
+    if config and plan.draft and plan.draft.get("packed"):
+        beyond.append(f"A draft in {plan.draft['packed']['kind']}: vLLM loads the model a second time as it is.")
     if config:
         flags["speculative-config"] = {"num_speculative_tokens": plan.speculation["guesses"], **config}
     elif plan.draft:
