@@ -55,7 +55,8 @@ class Team {
   const int64_t size;
 
  private:
-  static constexpr int64_t PATIENCE = 64, IDLE = 40000;  // spins: some 1 µs at a barrier, 0.5 ms between steps
+  static constexpr int64_t PATIENCE = 64;  // looks, a microsecond: then the core is offered to others
+  static constexpr int64_t IDLE = 600;  // times PATIENCE: between steps, before a thread sleeps
 
   template <typename Condition>
   static bool spin(int64_t tries, Condition met) {
@@ -71,8 +72,17 @@ class Team {
   // A core that others need is given away instead of spinning on it: with patience for 4096 looks a step of int8 took
   // three times as long beside them, and no less when they were gone.
   template <typename Condition>
+  static bool look(int64_t times, Condition met) {
+    for (int64_t n = 0; n < times; ++n) {
+      if (spin(PATIENCE, met)) return true;
+      std::this_thread::yield();
+    }
+    return met();
+  }
+
+  template <typename Condition>
   static void wait(Condition met) {
-    while (!spin(PATIENCE, met)) std::this_thread::yield();
+    while (!look(IDLE, met)) continue;
   }
 
   void order() {
@@ -86,7 +96,7 @@ class Team {
   void follow(int64_t number) {
     for (int64_t seen = 0;; ++seen) {
       const auto fresh = [&] { return orders.load(std::memory_order_acquire) != seen; };
-      if (!spin(IDLE, fresh)) {
+      if (!look(IDLE, fresh)) {
         std::unique_lock<std::mutex> hold(lock);
         wake.wait(hold, fresh);
       }
