@@ -128,6 +128,7 @@ class Drafting:
         if self.own:
             return Coarse(self.own.stepper(stepper), sampling, generator, vocabulary(stepper.model))
         if self.native:
+            self.native.borrow(stepper)
             own: Stepper = self.native.stepper(self.model, length)
         elif plan.cache == "static":
             cache = self._once(("cache", length), lambda: keep_all(self.model.config, length))

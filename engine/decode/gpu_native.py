@@ -28,6 +28,9 @@ class GpuNative:
         self.kept: GpuSlots | None = None
         release(model)
 
+    def borrow(self, whole: GpuStepper) -> None:
+        """A draft has the whole model's vectors of tokens already: they are not packed here."""
+
     def stepper(self, model: Any, length: int, pad: Sequence[int] = (0,)) -> GpuStepper:
         return GpuStepper(model, self._steps(len(pad), length), list(pad))
 

@@ -8,6 +8,7 @@ import torch
 from engine.decode.native_slots import NativeSlots
 from engine.decode.prompts import Batch
 from engine.decode.stepper import Stepper
+from engine.decode.trained import Borrowed
 from engine.kernels.packed import MOST, PLACES, Decoder, Weights
 from engine.models.architecture import Architecture
 from engine.models.quantize import own
@@ -73,11 +74,16 @@ class Native:
     def __init__(self, model: Any, plan: Plan):
         kind = (plan.packed or {}).get("kind") or plan.dtype
         self.fine = plan.packed["inputs"] != 8 if plan.packed else plan.dtype == "float32"
-        self.weights = Weights(model, kind, "int8" if kind == "int4" else kind)
+        alone = not isinstance(model.get_input_embeddings(), Borrowed)
+        self.weights = Weights(model, kind, "int8" if kind == "int4" else kind, alone)
         self.threads = plan.threads or torch.get_num_threads()
         self.decoder: Decoder | None = None
         self.built_by: str | None = None
         release(model)
+
+    def borrow(self, whole: NativeStepper) -> None:
+        """A draft looks tokens up where the whole model does."""
+        self.weights.embedding = whole.decoder.weights.embedding
 
     def stepper(self, model: Any, length: int, pad: Sequence[int] = (0,)) -> NativeStepper:
         length = -(-length // PLACES) * PLACES

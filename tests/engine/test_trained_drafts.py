@@ -137,6 +137,7 @@ def test_beside_a_native_step_the_draft_is_a_native_step_too(kind, file):
         assert steps(guessed) == steps(alone)
     assert 0 < drafting.tally.accepted < drafting.tally.drafted
     assert isinstance(drafting.draft.stepper, NativeStepper)
+    assert drafting.native.weights.embedding is whole.weights.embedding, "the table of tokens is there once"
     assert drafting.weights_bytes() > 0
 
 
