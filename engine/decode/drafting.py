@@ -42,6 +42,7 @@ class Drafting:
         self.draft: Draft | None = None
         self.tally = Tally()
         self.kept: dict[tuple, Any] = {}
+        self.rounds: tuple[Any, Any] = (None, None)
 
     def find(self, plan: Plan, source: Source, folder: Path, tokenizer: Any, progress: Callable) -> None:
         """Fetch the draft model of a plan, if it has one; `source` and `folder` are the whole model's.
@@ -101,8 +102,22 @@ class Drafting:
         """Decode one request with the plan's kind of guessing, beside the `stepper` of the whole model."""
         knobs, generator = plan.speculation, sampling.generator(stepper.model.device)
         self.draft = KINDS[knobs["kind"]](self, plan, stepper, sampling, generator, length)
+        if plan.native and plan.device == "cuda" and self._rounds(plan, stepper, batch, sampling, emit):
+            return
         verifier = Verifier(stepper, sampling, generator, knobs["guesses"])
         speculate(verifier, self.draft, DraftLength(knobs["guesses"], knobs["adaptive"]), batch, emit, self.tally)
+
+    def _rounds(self, plan: Plan, stepper: Any, batch: Batch, sampling: Sampling, emit: Emit) -> bool:
+        """Decode by rounds that feed themselves, where this kind of guessing can; whether it did."""
+        from engine.decode.gpu_rounds import rounds_decode, rounds_of
+
+        key = (stepper.steps, sampling, repr(plan.speculation))
+        if self.rounds[0] != key:
+            self.rounds = (None, None)  # the recording of another cache goes before one is made
+            self.rounds = (key, rounds_of(plan, stepper, self.own, sampling))
+        if self.rounds[1]:
+            rounds_decode(self.rounds[1], stepper, batch, emit, self.tally)
+        return self.rounds[1] is not None
 
     def rehearse(self, plan: Plan, stepper: Stepper) -> None:
         """Run both widths that a compiled step will meet while guesses are checked, so that no turn compiles."""

@@ -20,18 +20,18 @@ from engine.event import Step
 class Tally:
     """How often a draft was asked, in how many steps it guessed, what it guessed, and how much of that became text.
 
-    `draft_s` are the seconds that guessing took in all.
+    `draft_s` are the seconds that guessing took in all, None where they are not told apart from the check.
     """
 
     asked: int = 0
     steps: int = 0
     drafted: int = 0
     accepted: int = 0
-    draft_s: float = 0.0
+    draft_s: float | None = 0.0
 
-    def ask(self, seconds: float) -> None:
+    def ask(self, seconds: float | None) -> None:
         self.asked += 1
-        self.draft_s = round(self.draft_s + seconds, 6)
+        self.draft_s = None if seconds is None else round((self.draft_s or 0.0) + seconds, 6)
 
     def see(self, drafted: int, accepted: int) -> None:
         self.steps += drafted > 0
@@ -106,7 +106,7 @@ def speculate(verifier: Verifier, draft: Draft, length: DraftLength, batch: Batc
     text, end, clock = list(prompt), len(prompt) + most, DraftClock(ids.device)
     fresh, right = _kept(guesses, *verifier.choose(logits, guesses))
     while True:
-        fresh = _until_stop(fresh, verifier.sampling)
+        fresh = until_stop(fresh, verifier.sampling)
         text += fresh
         used = min(right, len(fresh))
         emit(Step(time.perf_counter(), (request,), (tuple(fresh),), (), verifier.stepper.length, guesses.count, used))
@@ -131,7 +131,8 @@ def _kept(guesses: Guesses, right: torch.Tensor, following: torch.Tensor) -> tup
     return [*ids[:count], last], count
 
 
-def _until_stop(tokens: list[int], sampling: Sampling) -> list[int]:
+def until_stop(tokens: list[int], sampling: Sampling) -> list[int]:
+    """The tokens up to an end mark, and with it; all of them where the length is fixed."""
     if sampling.fixed_length:
         return tokens
     ends = (place for place, token in enumerate(tokens) if token in sampling.stop)

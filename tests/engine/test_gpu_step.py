@@ -10,7 +10,7 @@ from tests.engine.processes import python
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 CASES = {"skinny_cases": "every product agrees", "gpu_step_cases": "every step agrees"}
 CASES |= {"gpu_prompt_cases": "every prompt agrees", "gpu_slots_cases": "every slot agrees"}
-CASES |= {"gpu_draft_cases": "every guess is checked"}
+CASES |= {"gpu_draft_cases": "every guess is checked", "gpu_round_cases": "every round agrees"}
 
 
 @pytest.mark.parametrize("cases", CASES)
