@@ -56,6 +56,7 @@ GUESSES = {"prompt_lookup": {"guesses": 7}}
 SHORT = {"prompts": [PROMPT], "max_new_tokens": 64, "chat": False}
 LONGER = {**SHORT, "max_new_tokens": 128}
 COPY = {"prompts": [REPEAT], "max_new_tokens": 96}
+SUMMARY = {"prompts": [f"Summarise this text in three sentences:\n{PROMPT}"], "max_new_tokens": 96}
 PREFILL = {"prompts": [PAGES], "max_new_tokens": 4, "chat": False}
 
 
@@ -80,6 +81,9 @@ GPU = (
     Row("135m-copy", "SmolLM2-135M, bf16, a text to copy", REAL,
         {"native": ours(**NATIVE), "native + lookup": ours(**NATIVE, **GUESSES), "loop + lookup": ours(**GUESSES),
          "generate + lookup": generate(**GUESSES)}, COPY),
+    Row("135m-draft", "SmolLM2-135M, bf16, a summary with guesses", REAL,
+        {"native": ours(**NATIVE), "itself in 8 bits": ours(**NATIVE, draft_model={"model": "self", "guesses": 3}),
+         "trained": ours(**NATIVE, draft_model={"model": "trained", "guesses": 3})}, SUMMARY),
     Row("135m-packed", "SmolLM2-135M, fewer bits", REAL,
         {"native": ours(**NATIVE), "int8": packed("int8"), "int4": packed("int4"),
          "int8 + lookup": packed("int8", **GUESSES)}, COPY, quality=True),

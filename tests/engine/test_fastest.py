@@ -10,7 +10,8 @@ from engine.spec import Experiment, plan_for
 
 HERE = replace(machine(), gpus=(), compiler="g++")
 CUDA = replace(HERE, gpus=(Gpu("H200", 141 * 2**30, "9.0", "580"),))
-BARE = replace(HERE, compiler=None)
+BARE = replace(HERE, compiler=None, packages={**HERE.packages, "numba": None})
+NUMBA = replace(BARE, packages={**BARE.packages, "numba": "0.62"})
 
 
 def settled(where, model="smollm2-135m", **opts):
@@ -25,6 +26,7 @@ def settled(where, model="smollm2-135m", **opts):
         (HERE, {}, "Native step"),
         (CUDA, {}, "Native step"),
         (BARE, {}, "Merged projections"),
+        (NUMBA, {}, "Native step"),
         (HERE, {"kv_window": {}}, "Merged projections"),
         (HERE, {"bitsandbytes": {}}, "the plain loop"),
         (CUDA, {"bitsandbytes": {}}, "CUDA graph"),
