@@ -9,6 +9,8 @@ from engine.spec import Experiment
 
 BFLOAT16 = {"precision": {"dtype": "bfloat16"}}
 NATIVE = {"native_step": {}}
+ITSELF = {"draft_model": {"model": "self", "guesses": 4}}
+TRAINED = {"draft_model": {"model": "trained", "guesses": 3}}
 AUTOTUNED = {"torch_compile": {"mode": "max-autotune"}}
 SHORT = {"prompts": [PROMPT], "max_new_tokens": 64, "chat": False}
 COPY = {"prompts": [REPEAT], "max_new_tokens": 64}
@@ -32,7 +34,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         COPY, {}, {**BFLOAT16, **AUTOTUNED, "prompt_lookup": {"guesses": 10}},
     ),
     "native, float32 (lossless)": (SHORT, {}, NATIVE),
+    "native, drafts itself, float32 (lossless)": (SHORT, {}, {**NATIVE, **ITSELF}),
+    "native, trained draft, float32 (lossless)": (SHORT, {}, {**NATIVE, **TRAINED}),
     "native, bfloat16": (SHORT, BFLOAT16, {**BFLOAT16, **NATIVE}),
+    "native, drafts itself, bfloat16": (SHORT, BFLOAT16, {**BFLOAT16, **NATIVE, **ITSELF}),
     "native, int8 against float32": (SHORT, {}, {**NATIVE, "packed_weights": {}}),
     "native, int8 times 8 bits against float32": (SHORT, {}, {**NATIVE, "packed_weights": {"inputs": "8"}}),
     "native, int4 against float32": (SHORT, {}, {**NATIVE, "packed_weights": {"kind": "int4"}}),
