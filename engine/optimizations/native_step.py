@@ -15,10 +15,10 @@ class NativeStep(Optimization):
     """Read every weight once, in one call, instead of launching a thousand operators from Python.
 
     A step of a small model is a thousand operators, and each waits for the interpreter, for memory and for all
-    threads. Here the whole pass is one function compiled for this very processor, from C++ or by numba; on an NVIDIA
-    GPU it is five Triton kernels a layer, recorded as one CUDA graph that feeds itself. Weights are packed in the
-    order in which they are read. It helps most at batch 1 and knows the Llama family. Sums are taken in 32 bits, and
-    32-bit weights that fit into 16 are kept so: nothing is lost. Sources: llama2.c (Karpathy 2023); Spector et al.
+    threads. Here the whole pass is one function compiled for this processor, from C++ or by numba; on an NVIDIA GPU it
+    is five Triton kernels a layer, recorded as one CUDA graph that feeds itself. Weights are packed in the order of
+    reading. It helps most at batch 1 and knows the Llama family. Sums have 32 bits, and 32-bit weights that fit into
+    16 are kept so: nothing is lost. Sources: llama2.c (Karpathy 2023); Spector et al.
     2025, No Bubbles.
     """
 
