@@ -11,7 +11,7 @@ import pytest
 from engine.event import Failed, Memory, Step
 from engine.measure.machine import machine
 from engine.optimizations.tensor_parallel import WITHOUT_PLAN, TensorParallel
-from engine.plan import Plan
+from engine.plan import LEASE, Plan
 from engine.refusal import Refusal
 from engine.run.child import ROOT
 from engine.run.pool import Pool
@@ -49,7 +49,8 @@ def even(tiny_model, tmp_path_factory):
 
 def ranks(pool: Pool) -> list[int]:
     """The processes of the warm lane: torchrun and its two ranks."""
-    group = next(child for key, child in pool.idle if key[-1] == "2")
+    place = LEASE.index("tensor_parallel")
+    group = next(child for key, child in pool.idle if key[place] == "2")
     pids = [process.pid for process in psutil.Process(group.process.pid).children(recursive=True)]
     assert len(pids) == 2
     return [group.process.pid, *pids]
