@@ -50,7 +50,7 @@ def text_is_that_of_the_modules(family: str, kind: str, guesses: int, length: in
 
 
 def main() -> None:
-    text_is_that_of_the_modules("llama", "int8", 3, 8)
+    text_is_that_of_the_modules("llama", "int8", 3, 6)
     text_is_that_of_the_modules("qwen3", "int4", 2, 5)
     print("every guess is checked")
 
