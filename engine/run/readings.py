@@ -13,8 +13,8 @@ from engine.plan import Plan
 from engine.run.store import home
 
 NUMBERS = (
-    "backend", "device", "dtype", "attention", "sdpa", "quantization", "window", "kv_bits", "offload", "merged",
-    "kernels", "tensor_parallel",
+    "backend", "device", "dtype", "attention", "sdpa", "quantization", "packed", "native", "window", "kv_bits",
+    "offload", "merged", "kernels", "compile", "tensor_parallel",
 )  # fmt: skip
 """The fields of a plan that a prediction can depend on, be it by rounding."""
 
