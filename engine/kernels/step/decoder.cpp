@@ -120,7 +120,8 @@ class Decoder {
   const Input& prepare(int64_t tokens, const Matrix& reader, int64_t number, Fill fill) {
     const bool alone = tokens <= FEW;
     Input& x = inputs[alone ? number : team.size];
-    for (int64_t token = alone ? 0 : team.take(number, tokens); token < tokens; token = alone ? token + 1 : team.take(number, tokens)) {
+    const auto next = [&](int64_t token) { return alone ? token + 1 : team.take(number, tokens); };
+    for (int64_t token = next(-1); token < tokens; token = next(token)) {
       fill(token, &x.values[token * reader.depth]);
       x.round(token, reader, fine(reader, tokens));
     }

@@ -9,7 +9,7 @@ class Shares {
  public:
   explicit Shares(int64_t threads) : taken(threads) {}
 
-  // The next of `jobs` for a thread, or `jobs` where none is left: a thread that is held up does not hold up the others.
+  // The next of `jobs` for a thread, or `jobs` where none is left: one that is held up does not hold up the others.
   int64_t take(int64_t number, int64_t jobs) {
     const int64_t threads = taken.size();
     for (int64_t turn = 0; turn < threads; ++turn) {
