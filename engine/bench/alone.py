@@ -10,7 +10,10 @@ from engine.registry import optimizations
 
 TOGETHER = 3
 """Lanes beside the plain one."""
-ROUNDS = 6
+ROUNDS, TOKENS = 6, 12
+SECONDS, COMPILING = 30.0, 100.0
+"""What a row takes, and one with what is compiled for a minute."""
+DEAR = ("torch_compile", "attention flex", "torchao int8-dynamic")
 WITH = {"packed_weights": {"native_step": {}}}
 """What an optimization cannot be without."""
 TOO_LONG = {"torch_compile": ("max-autotune",)}
@@ -29,7 +32,10 @@ def rows() -> Iterator[Row]:
             said = f"SmolLM2-135M, one optimization alone: {', '.join(label for label, _ in some)}"
             lanes = {"plain": ours(), **{label: ours(**opts) for label, opts in some}}
             name = f"alone-{kind.replace(' ', '-').replace('_', '-')}-{first // TOGETHER + 1}"
-            yield Row(name, said, REAL, lanes, WORKLOADS.get(kind, PLAIN), ROUNDS)
+            workload = WORKLOADS.get(kind, PLAIN)
+            few = {**workload, "max_new_tokens": min(TOKENS, workload["max_new_tokens"])}
+            seconds = COMPILING if any(label.startswith(DEAR) for label in lanes) else SECONDS
+            yield Row(name, said, REAL, lanes, few, ROUNDS, seconds)
 
 
 def cases(name: str, part: type[Optimization]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -60,7 +60,7 @@ SUMMARY = {"prompts": [f"Summarise this text in three sentences:\n{PROMPT}"], "m
 PREFILL = {"prompts": [PAGES], "max_new_tokens": 4, "chat": False}
 
 
-def together(requests: int, tokens: int = 128) -> dict[str, Any]:
+def together(requests: int, tokens: int) -> dict[str, Any]:
     """So many short requests at once."""
     return {"prompts": [BRIEF], "requests": requests, "max_new_tokens": tokens, "chat": False}
 
@@ -87,9 +87,11 @@ GPU = (
     Row("135m-packed", "SmolLM2-135M, fewer bits", REAL,
         {"native": ours(**NATIVE), "int8": packed("int8"), "int4": packed("int4"),
          "int8 + lookup": packed("int8", **GUESSES)}, COPY, quality=True),
-    Row("8b-batch-many", f"8B shape, bf16, {MANY} sequences of 34 + 128 tokens (2,048 would take minutes)", EIGHT,
+    Row("8b-batch-many", f"8B shape, bf16, {MANY} sequences of 34 + 64 tokens", EIGHT,
         {"generate": generate(**batched(MANY)), "captured": ours(**batched(MANY, **CAPTURED)),
-         "native": ours(**batched(MANY, **NATIVE))}, together(MANY), rounds=6, seconds=60),
+         "native": ours(**batched(MANY, **NATIVE))}, together(MANY, 64), seconds=60),
+    Row("8b-batch-long", f"8B shape, bf16, {MANY} sequences of 34 + 2,014 tokens, once", EIGHT,
+        {"native": ours(**batched(MANY, **NATIVE))}, together(MANY, 2014), rounds=1),
     Row("8b-prefill", "8B shape, bf16, a prompt of 4,096 tokens", EIGHT,
         {"generate": generate(), "captured": ours(**CAPTURED), "native": ours(**NATIVE)}, PREFILL),
     Row("8b-batch-few", f"8B shape, bf16, {FEW} sequences of 34 + 64 tokens", EIGHT,
@@ -97,9 +99,13 @@ GPU = (
          "native": ours(**batched(FEW, **NATIVE))}, together(FEW, 64)),
     Row("8b-continuous", "8B shape, bf16, 64 requests of unequal length in 32 places", EIGHT,
         {"native, static": ours(**batched(32), **NATIVE),
-         "native": ours(continuous_batching={"slots": 32}, **NATIVE), "loop": ours(continuous_batching={"slots": 32}),
+         "native": ours(continuous_batching={"slots": 32}, **NATIVE),
          "transformers'": generate(continuous_batching={"slots": 32})},
         {**together(64, 64), "spread": 0.8}, rounds=4, seconds=60),
+    Row("8b-libraries", "8B shape, fewer bits: ours and the libraries' in generate", EIGHT,
+        {"native int4": packed("int4"), "bitsandbytes nf4": generate(bitsandbytes={"kind": "nf4"}),
+         "bitsandbytes int8": generate(bitsandbytes={"kind": "int8", "threshold": 0.0}),
+         "torchao int8": generate(torchao={"kind": "int8-weight-only"})}, {**SHORT, "max_new_tokens": 24}, seconds=60),
     Row("8b-bitsandbytes", "8B shape, bitsandbytes in generate", EIGHT,
         {"generate": generate(), "nf4": generate(bitsandbytes={"kind": "nf4"}),
          "int8, threshold 6": generate(bitsandbytes={"kind": "int8"}),

@@ -12,8 +12,8 @@ from engine.run.recordings import recording
 from engine.run.runner import Run
 
 PRESETS = (
-    "how-far-is-it-from-generate-to-the-limit",
-    "everything-on", "does-4-bit-pay", "what-do-captured-and-fused-steps-gain", "when-does-guessing-pay",
+    "does-a-draft-pay-beside-one-call", "how-far-is-it-from-generate-to-the-limit", "everything-on",
+    "does-4-bit-pay", "what-do-captured-and-fused-steps-gain", "when-does-guessing-pay",
     "how-much-does-a-batch-gain", "is-our-loop-as-fast-as-generate", "does-one-compiled-call-pay",
     "static-or-continuous-batching", "does-8-bit-pay-at-batch-1", "which-8-bit-is-faster",
     "what-does-compiling-cost",
