@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import torch
+
 from engine.backends import Session
 from engine.decode.generate import GenerateSession
 from engine.decode.modules import ModuleSession
@@ -87,7 +89,7 @@ def generate(
     asked = Workload(prompts=prompts, max_new_tokens=tokens, **workload)
     if plan.replicas > 1 or plan.tensor_parallel > 1:
         return _apart(str(model), lane, asked)
-    session = KEPT.pop((plan.backend, plan.lease()), None) or SESSIONS[plan.backend]()
+    session = KEPT.pop((plan.backend, plan.lease()), None) or _fresh(plan)
     KEPT.clear()
     KEPT[plan.backend, plan.lease()] = session
     session.recheck = lambda shape: plan_for(lane, str(model), machine(), shape)
@@ -96,6 +98,12 @@ def generate(
     session.run(plan, asked, lambda event: collect(event, made))
     assert plan.unmet(session.effective()) == []
     return made
+
+
+def _fresh(plan: Plan) -> Session:
+    """As in a worker of its own: what this process compiled for another lane (with its attention, say) is forgotten."""
+    torch.compiler.reset()
+    return SESSIONS[plan.backend]()
 
 
 def collect(event: Any, made: Tokens) -> None:
