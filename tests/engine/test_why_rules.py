@@ -121,6 +121,29 @@ def test_a_draft_that_costs_more_than_it_gives_says_what_it_took():
     assert guessing.acceptance(pair(lane("B"), lane("A"), tpot_ms="slower")) is None
 
 
+def test_guesses_that_carry_equally_far_are_no_difference():
+    """Tokens a step that read the same are told once, and the step's length alone explains; without it, nothing does.
+
+    Nor is another number of guesses proposed."""
+
+    def guessing_lane(name: str, ms: float, tokens: float) -> dict[str, Any]:
+        spent = {"kind": "prompt_lookup", "asked": 10, "draft_s": 0.0}
+        opts = {"prompt_lookup": {"guesses": 4}}
+        parts = {"effective__speculation": spent, "lane__opts": opts, "speculation": {"acceptance_rate": 0.83}}
+        return lane(name, ms=ms, rounds=[{"tokens_per_step": tokens}], **parts)
+
+    other = guessing_lane("A", 2.0, 4.3333)
+    found = guessing.acceptance(pair(guessing_lane("B", 1.0, 4.3334), other, tpot_ms="faster"))
+    assert "equally far, 4.33 tokens in a step, and a step of lane B took 0.50× as long" in found.sentence
+    assert "all of the gain is in the shorter step: 83%" in found.sentence and "instead of" not in found.sentence
+    assert found.attempts == ()
+    longer = guessing.acceptance(pair(guessing_lane("B", 4.0, 4.3334), other, tpot_ms="slower"))
+    assert "took 2.00× as long" in longer.sentence and "all of the loss is in the longer step" in longer.sentence
+    assert guessing.acceptance(pair(guessing_lane("B", 2.0, 4.3334), other, tpot_ms="same")) is None
+    further = guessing.acceptance(pair(guessing_lane("B", 1.0, 5.0), other, tpot_ms="faster"))
+    assert "wrote 5 tokens instead of 4.33 and took 0.58×" in further.sentence and further.attempts
+
+
 def test_requests_that_share_steps_and_one_that_is_alone():
     shared = lane("B", ms=50.0, metrics__in_flight=4.0)
     found = company.sharing(pair(shared, lane("A"), output_tok_per_s="faster"))

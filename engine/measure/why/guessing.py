@@ -12,6 +12,8 @@ CAME = {
     "same": "so the guessing gave as much as it cost",
     None: "so what the guessing gave and what it cost are too near to tell apart",
 }
+ALIKE = {"faster": "so all of the gain is in the shorter step", "slower": "so all of the loss is in the longer step"}
+"""Where both lanes guess, and their guesses carry equally far."""
 
 
 def acceptance(pair: Pair) -> Finding | None:
@@ -26,19 +28,27 @@ def acceptance(pair: Pair) -> Finding | None:
     word = pair.moved("tpot_ms")
     if word in ("faster", "slower") and (word == "faster") != (more > stretch):
         return None
-    came = "so it gained by the shorter step as well" if stretch < 1 else CAME[word]
-    instead = f" instead of {figure(other.tokens_per_step)}" if other.guesses else ""
-    sentence = (
-        f"A step of {mine.name} wrote {figure(mine.tokens_per_step)} tokens{instead} and took {times(stretch)} as long "
-        f"as one of {other.name} ({ms(mine.step_ms)} against {ms(other.step_ms)}{_drafting(mine)}), "
-        f"{came}{_right(mine)}."
-    )
+    alike = other.guesses and figure(mine.tokens_per_step) == figure(other.tokens_per_step)
+    if alike and word not in ALIKE:
+        return None
+    came = ALIKE[word] if alike else "so it gained by the shorter step as well" if stretch < 1 else CAME[word]
+    took = f"took {times(stretch)} as long as one of {other.name} ({ms(mine.step_ms)} against {ms(other.step_ms)}"
+    sentence = f"{_wrote(mine, other, alike)} {took}{_drafting(mine)}), {came}{_right(mine)}."
     evidence = {
         "tokens_per_step": mine.tokens_per_step, "over_tokens_per_step": other.tokens_per_step,
         "step_ms": mine.step_ms, "over_step_ms": other.step_ms,
         "draft_ms": draft_ms(mine), "acceptance_rate": mine.get("speculation.acceptance_rate"),
     }  # fmt: skip
-    return Finding("acceptance", said(sentence), evidence, word, _attempts(mine, word))
+    return Finding("acceptance", said(sentence), evidence, word, () if alike else _attempts(mine, word))
+
+
+def _wrote(mine: Side, other: Side, alike: bool) -> str:
+    """What the steps wrote, up to the verb of what one of them took; equal lengths are no difference."""
+    length = figure(mine.tokens_per_step)
+    if alike:
+        return f"Guesses carried equally far, {length} tokens in a step, and a step of {mine.name}"
+    instead = f" instead of {figure(other.tokens_per_step)}" if other.guesses else ""
+    return f"A step of {mine.name} wrote {length} tokens{instead} and"
 
 
 def draft_ms(side: Side) -> float | None:
