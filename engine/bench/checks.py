@@ -40,12 +40,12 @@ HELD, BROKE, ABSENT, OPEN = "PASS", "FAIL", "not here", "unfinished"
 
 def checks(device: str, model: str = REAL) -> Iterator[dict[str, Any]]:
     """A `verdict` and a `sentence` for each rung in float32, and for the packed weights in the device's format."""
-    plain = _opened(device, model, FLOAT32)
+    plain = opened(device, model, FLOAT32)
     wanted, reference = _tokens(*plain), _logits(*plain)
     for name, opts in PACKED.items():
-        yield _check(name, lambda opts=opts: _near(reference, *_opened(device, model, opts)))
+        yield _check(name, lambda opts=opts: _near(reference, *opened(device, model, opts)))
     for name, opts in RUNGS.items():
-        yield _check(name, lambda opts=opts: _same(wanted, _tokens(*_opened(device, model, {**FLOAT32, **opts}))))
+        yield _check(name, lambda opts=opts: _same(wanted, _tokens(*opened(device, model, {**FLOAT32, **opts}))))
 
 
 def _check(name: str, do: Any) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _check(name: str, do: Any) -> dict[str, Any]:
     return {"name": name, "verdict": verdict, "sentence": sentence, "seconds": time.perf_counter() - began}
 
 
-def _opened(device: str, model: str, opts: dict[str, Any]) -> tuple[Any, Any]:
+def opened(device: str, model: str, opts: dict[str, Any]) -> tuple[Any, Any]:
     from engine.decode.modules import ModuleSession
 
     plan, session = plan_for(Lane(device=device, opts=opts), model, machine()), ModuleSession()

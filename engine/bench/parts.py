@@ -10,7 +10,7 @@ from engine.bench import alone, taping
 from engine.bench.checks import BROKE, HELD, OPEN
 from engine.bench.measuring import until
 from engine.bench.report import Report
-from engine.bench.rows import CPU, GPU, REAL, Row
+from engine.bench.rows import CPU, EIGHT, GPU, REAL, Row
 from engine.bench.sides import Side
 from engine.bench.stock import Stock
 from engine.bench.table import table
@@ -27,6 +27,7 @@ from engine.run.runner import Run
 from engine.spec import Experiment
 
 CHECKS_S = 30.0
+MAILBOX_S = 40.0
 PROBE_S = 20.0
 TAPING_S = 50.0
 LARGE = 100e9
@@ -64,6 +65,9 @@ class Bench:
         yield Part("checks", "Does every rung write the same text?", CHECKS_S, self._checks)
         if files := _gpu_tests() if self.gpu else []:
             yield Part("tests", "Do the kernels' own tests pass here?", CHECKS_S, partial(self._tests, files))
+        for name, model in (("mailbox", self.real), ("8b-mailbox", EIGHT)) if self.gpu else ():
+            says = f"What does it cost to show tokens while the next ones are computed? ({model})"
+            yield Part(name, says, MAILBOX_S, partial(self._mailbox, name, model))
         yield Part("ceilings", "What can this machine do at most?", PROBE_S, self._ceilings)
         yield from map(self._row, GPU if self.gpu else CPU)
         if not self.gpu:
@@ -99,6 +103,19 @@ class Bench:
         verdict = {0: HELD, None: OPEN}.get(status, BROKE)
         self.report.check({"name": "tests on a GPU", "verdict": verdict, "sentence": _last(lines, status)})
         self.report.write()
+
+    def _mailbox(self, name: str, model: str, seconds: float) -> None:
+        self.pool.empty()
+        lines, status = Side(["-m", "engine.bench.mailbox", model]).end(time.monotonic() + seconds)
+        if status != 0:
+            raise Refusal(f"The mailbox was not measured: {_last(lines, status)}")
+        found = json.loads(lines[-1])
+        self.report.figure(name, found)
+        self.report.say(
+            f"\n{name}: a step takes {found['with_ms']:.3f} ms with the mailbox and {found['without_ms']:.3f} without, "
+            f"{found['ratio']:.4f} times (95 %: {found['half']:.4f} either way; {found['pairs']} pairs: "
+            f"{found['least']:.4f} to {found['most']:.4f}). {found['model']}"
+        )
 
     def _ceilings(self, seconds: float) -> None:
         ends = time.monotonic() + seconds

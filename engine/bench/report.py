@@ -24,7 +24,13 @@ class Report:
         self.folder, self.show = folder, say
         self.begun = time.monotonic()
         self.text: list[str] = []
-        self.found: dict[str, Any] = {"machine": machine().to_dict(), "checks": [], "rows": {}, "not run": {}}
+        self.found: dict[str, Any] = {
+            "machine": machine().to_dict(),
+            "checks": [],
+            "rows": {},
+            "figures": {},
+            "not run": {},
+        }
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -46,6 +52,11 @@ class Report:
 
     def row(self, name: str, found: dict[str, Any]) -> None:
         self.found["rows"][name] = found
+        self.write()
+
+    def figure(self, name: str, found: dict[str, Any]) -> None:
+        """What is no experiment of lanes."""
+        self.found["figures"][name] = found
         self.write()
 
     def check(self, found: dict[str, Any]) -> None:

@@ -1,0 +1,71 @@
+"""What showing tokens costs a GPU that goes on meanwhile: one recorded step with its mailbox and without it.
+
+A program, `python -m engine.bench.mailbox MODEL`; it prints a line of JSON.
+"""
+
+import json
+import sys
+import time
+from dataclasses import replace
+from statistics import mean, median, stdev
+from typing import Any
+
+from engine.bench.checks import opened
+from engine.bench.rows import NATIVE
+
+PAIRS = 12
+STEPS = 256
+PLACE = 64
+"""Tokens in the cache before the first step."""
+
+
+def cost(model: str) -> dict[str, Any]:
+    """Milliseconds of a step with the mailbox read as a lane reads it, and with neither; their ratio pair by pair."""
+    import torch
+
+    with torch.inference_mode():
+        session, _ = opened("cuda", model, NATIVE)
+        runners = _runners(session)
+        turns: dict[str, list[float]] = {name: [] for name in runners}
+        for pair in range(PAIRS + 1):  # the first one warms up
+            for name in sorted(runners, reverse=pair % 2 == 1):
+                spent = _turn(runners[name], name == "with")
+                if pair:
+                    turns[name].append(spent)
+    ratios = [there / gone for there, gone in zip(turns["with"], turns["without"], strict=True)]
+    half = 2.2 * stdev(ratios) / len(ratios) ** 0.5  # Student's t with 11 degrees of freedom
+    return {"model": model, "pairs": PAIRS, "ratio": mean(ratios), "half": half, "least": min(ratios),
+            "most": max(ratios), **{f"{name}_ms": median(spent) for name, spent in turns.items()}}  # fmt: skip
+
+
+def _runners(session: Any) -> dict[str, Any]:
+    from engine.decode.gpu_feeding import Feeding, Runner
+    from engine.decode.gpu_native import GpuNative
+    from engine.decode.sampling import Sampling
+
+    native: GpuNative = session.native
+    stepper = native.stepper(session.model, PLACE + STEPS)
+    steps = {name: Feeding(session.model, stepper.steps, Sampling(frozenset(), True)) for name in ("with", "without")}
+    steps["without"].feed = replace(steps["without"].feed, mailbox=None)
+    runners = {name: Runner(step) for name, step in steps.items()}
+    for runner in runners.values():
+        runner.record(PLACE, [0])
+    return runners
+
+
+def _turn(runner: Any, read: bool) -> float:
+    import torch
+
+    runner.start(torch.full((1, 1), 7, device="cuda"), PLACE, [0])
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for number in range(STEPS):
+        runner.launch_until(number, STEPS)
+        if read:
+            runner.read(number)
+    torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - began) / STEPS
+
+
+if __name__ == "__main__":
+    print(json.dumps(cost(sys.argv[1])))
