@@ -1,5 +1,6 @@
 """Plan: what a backend will do for one lane, as plain data that optimizations edit."""
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -9,6 +10,8 @@ LEASE = (
     "backend", "model", "device", "dtype", "attention", "quantization", "packed", "native", "draft", "merged",
     "kernels", "compile", "threads", "replicas", "tensor_parallel",
 )  # fmt: skip
+ENOUGH = {"continuous.slots": "continuous.room"}
+"""Counts of which there may be fewer than asked for, and where a session tells how many could have been used."""
 LOSS = ("dtype", "quantization", "packed", "window", "kv_bits")
 """The fields that decide which numbers are computed with, and so how far predictions may be from the model's own."""
 
@@ -19,7 +22,7 @@ class Plan:
 
     The fields of `LEASE` decide what a worker has loaded, so two plans that agree in them can use the same
     warm worker. `shape` is the model's architecture as far as it is known, `cores` and `gpus` what the machine has.
-    `expected` says what the session must report as really run, name by name.
+    `expected` says what the session must report as really run, name by name; a dot leads into a table.
     """
 
     backend: str
@@ -79,14 +82,27 @@ class Plan:
 
         What cannot be read back counts as not run: a label may only stand on evidence.
         """
+        pairs = [(name, _enough(name, wanted, found), _at(found, name)) for name, wanted in self.expected.items()]
         return [
-            f"Asked for {name.replace('_', ' ')} {_said(wanted)}, but {_said(found.get(name))} ran."
-            for name, wanted in self.expected.items()
-            if not _met(wanted, found.get(name))
+            f"Asked for {re.sub('[_.]', ' ', name)} {_said(wanted)}, but {_said(ran)} ran."
+            for name, wanted, ran in pairs
+            if not _met(wanted, ran)
         ]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _at(found: dict[str, Any], name: str) -> Any:
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _enough(name: str, wanted: Any, found: dict[str, Any]) -> Any:
+    """What was asked for, or as much of it as could be used."""
+    room = _at(found, ENOUGH[name]) if name in ENOUGH else None
+    return wanted if room is None else min(wanted, room)
 
 
 def _met(wanted: Any, found: Any) -> bool:

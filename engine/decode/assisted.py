@@ -53,12 +53,14 @@ class Watch:
 
     def __init__(self, model: Any):
         self.kind: str | None = None
+        self.layers: int | None = None
         self.asked = self.drafted = self.told = self.most = 0
         make = model._get_candidate_generator
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             generator = make(*args, **kwargs)
             self.kind = NAMES.get(type(generator).__name__)
+            self.layers = getattr(generator, "assistant_early_exit", None)
             propose = generator.get_candidates
 
             def counted(ids: torch.Tensor, *more: Any, **named: Any) -> Any:
@@ -90,7 +92,10 @@ class Watch:
 
     def effective(self) -> dict[str, Any] | None:
         """The kind of guessing that ran and how much it guessed; None where nothing guessed."""
-        return {"kind": self.kind, "asked": self.asked, "drafted": self.drafted} if self.asked else None
+        if not self.asked:
+            return None
+        layers = {} if self.layers is None else {"layers": self.layers}
+        return {"kind": self.kind, **layers, "asked": self.asked, "drafted": self.drafted}
 
 
 NAMES = {

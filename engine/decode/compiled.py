@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch._dynamo.utils
 import torch._inductor.config as inductor
+from torch._dynamo.eval_frame import cached_backends
 
 from engine.plan import Plan
 
@@ -26,7 +27,12 @@ def compile_step(model: Any, plan: Plan) -> Any:
         inductor.max_autotune_gemm_backends = "CPP,ATEN" if autotune else "ATEN"
     else:
         mode = "reduce-overhead" if plan.compile == "default" else "max-autotune"
-    return torch.compile(model.forward, mode=mode, fullgraph=True, dynamic=False)
+    known = set(cached_backends)
+    step = torch.compile(model.forward, mode=mode, fullgraph=True, dynamic=False)
+    # a step in one piece does not say what it is compiled with; the compiler that torch made for it does
+    made = (compiler for key, compiler in cached_backends.items() if key not in known)
+    step.get_compiler_config = getattr(next(made, None), "get_compiler_config", None)
+    return step
 
 
 def compiled_as(pieces: int | None = None) -> str | None:
@@ -38,6 +44,16 @@ def compiled_as(pieces: int | None = None) -> str | None:
         breaks = sum(torch._dynamo.utils.counters["graph_break"].values())
         pieces = breaks + 1 if compilations() else 0
     return {0: None, 1: "in one piece"}.get(pieces, f"in {pieces} pieces")
+
+
+def mode_of(step: Any) -> str | None:
+    """How a compiled step looks for its kernels: "max-autotune" tries several for each product, "default" does not.
+
+    Read from the settings that the compiler took with the step; None for what is not compiled.
+    """
+    ask = getattr(step, "get_compiler_config", None)
+    settings = ask and ask()
+    return settings and ("max-autotune" if settings["max_autotune"] else "default")
 
 
 def compilations() -> int:

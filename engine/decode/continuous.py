@@ -55,11 +55,12 @@ class Engine:
     """One model with its slots, kept between turns; `run` takes the requests of one turn.
 
     `peak`, `chunks` and `admitted` count what ran in the newest turn: the most requests in one step, the steps
-    that read a piece of a prompt beside other tokens, and the requests that were given a slot.
+    that read a piece of a prompt beside other tokens, and the requests that were given a slot. `room` is how many
+    slots could be used and would fit.
     """
 
-    def __init__(self, model: Any, slots: Kept, chunk: int):
-        self.model, self.slots, self.chunk = model, slots, chunk
+    def __init__(self, model: Any, slots: Kept, chunk: int, room: int):
+        self.model, self.slots, self.chunk, self.room = model, slots, chunk, room
         self.peak = self.chunks = self.admitted = 0
 
     def kv_bytes(self) -> int:
@@ -75,7 +76,10 @@ class Engine:
     def facts(self) -> dict[str, Any]:
         """What the newest turn really did."""
         counted = {"peak": self.peak, "chunks": self.chunks, "admitted": self.admitted}
-        return {"kind": "slots" if self.admitted else None, "slots": self.slots.rows, **counted}
+        if not self.admitted:
+            return {"kind": None, **counted}
+        ran = self.scheduler
+        return {"kind": "slots", "slots": ran.slots, "room": self.room, "chunk": ran.chunk, **counted}
 
     def run(self, source: Arrivals | InTurn, sampling: Sampling) -> None:
         """Until every request of the source has its answer: take who waits, run a step, let go who is done."""
@@ -152,7 +156,8 @@ def engine(model: Any, whole: Batch, knobs: dict[str, Any], kv_bytes: float, nat
     of the whole text, which differs between requests.
     """
     length = -(-whole.tokens // ROUND) * ROUND
-    rows = places(knobs["slots"], int(knobs["memory_mb"] * 1e6), int(kv_bytes * length), len(whole.requests))
+    limits = (int(knobs["memory_mb"] * 1e6), int(kv_bytes * length), len(whole.requests))
+    rows, room = places(knobs["slots"], *limits), places(len(whole.requests), *limits)
     if not rows:
         raise Refusal(
             f"A slot of {length} tokens needs {kv_bytes * length / 1e6:.0f} MB for its keys and values, "
@@ -161,9 +166,9 @@ def engine(model: Any, whole: Batch, knobs: dict[str, Any], kv_bytes: float, nat
         )
     _check_positions(model, length)
     if native:
-        return Engine(model, native.slots(rows, length, knobs["chunk"]), knobs["chunk"])
+        return Engine(model, native.slots(rows, length, knobs["chunk"]), knobs["chunk"], room)
     _check_attention(model, whole.prompts[0][:PROBE])
-    return Engine(model, Slots(model, rows, length), knobs["chunk"])
+    return Engine(model, Slots(model, rows, length), knobs["chunk"], room)
 
 
 def _check_attention(model: Any, prompt: tuple[int, ...]) -> None:

@@ -176,7 +176,7 @@ class EarlyExit(Sharing):
     kind: ClassVar[str] = "early_exit"
 
     def facts(self) -> dict[str, Any]:
-        return {"kind": self.kind, "layers": self.part.layers}
+        return {"kind": self.kind, "layers": self.part.ran}
 
 
 class Coarse(Sharing):

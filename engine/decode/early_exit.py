@@ -14,8 +14,7 @@ def first_layers(model: nn.Module, count: int) -> nn.Module:
 
     Raises Refusal for a model whose layers do not stand in one list, or that has no more than `count` of them.
     """
-    total = model.config.get_text_config().num_hidden_layers
-    path = next((name for name, part in model.named_modules() if _is_stack(part, total)), None)
+    path, total = _stack(model)
     if path is None:
         raise Refusal("The layers of this model do not stand in one list.", "Choose another kind of guessing.")
     if count >= total:
@@ -32,8 +31,11 @@ def first_layers(model: nn.Module, count: int) -> nn.Module:
     return cut
 
 
-def _is_stack(part: nn.Module, layers: int) -> bool:
-    return isinstance(part, nn.ModuleList) and len(part) == layers
+def _stack(model: nn.Module) -> tuple[str | None, int]:
+    """Where a whole model's layers stand, and how many they are."""
+    total = model.config.get_text_config().num_hidden_layers
+    lists = ((name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList))
+    return next((name for name, part in lists if len(part) == total), None), total
 
 
 def _frame(module: nn.Module) -> nn.Module:
@@ -49,6 +51,11 @@ class Shallow(Stepper):
     def __init__(self, model: nn.Module, layers: int, whole: Cached, compiled: Forward | None):
         super().__init__(model, [0])
         self.layers, self.whole, self.compiled = layers, whole, compiled
+
+    @property
+    def ran(self) -> int:
+        """How many layers guess, counted in the modules that do."""
+        return len(self.model.get_submodule(_stack(self.whole.model)[0]))
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         forward = self.compiled or self.model.forward

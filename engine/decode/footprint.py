@@ -67,6 +67,13 @@ def bits(cache: Cache | None) -> str | None:
     return f"{'partly ' if plain else ''}{'/'.join(map(str, packed[0].bits))}"
 
 
+def group(cache: Cache | None) -> int | str | None:
+    """Numbers that share a scale in the layers that pack them; "32 and 64" where layers differ."""
+    layers = cache.layers if cache else []
+    found = sorted({size for layer in layers if isinstance(layer, QuantizedLayer) for size in layer.groups()})
+    return " and ".join(map(str, found)) if len(found) > 1 else next(iter(found), None)
+
+
 def window(cache: Cache | None) -> int | None:
     """The window that all layers have, with sinks beside it; None where one of them keeps everything."""
     found = {layer.window if hasattr(layer, "sinks") else None for layer in cache.layers} if cache else {None}

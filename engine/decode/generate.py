@@ -11,6 +11,7 @@ from engine.backends import Emit
 from engine.decode import assisted
 from engine.decode.arrivals import Arrivals, InTurn, source
 from engine.decode.caches import Offloaded, offloaded
+from engine.decode.compiled import mode_of
 from engine.decode.footprint import footprint, kv_bytes
 from engine.decode.loop import enter, padded
 from engine.decode.paged import Pages, pages
@@ -149,6 +150,7 @@ class GenerateSession(Loaded):
 
     def effective(self) -> dict[str, Any]:
         found = {**super().effective(), "continuous": self.facts, "cache": self.cache}
+        found["compile_mode"] = mode_of(getattr(self.model, "_compiled_call", None))
         return {**found, **self.kept, **self.assistance()}
 
     def change(self, plan: Plan, model: Any) -> Any:

@@ -11,9 +11,9 @@ from transformers import StaticCache
 from engine.backends import Emit
 from engine.decode.arrivals import InTurn, source
 from engine.decode.caches import growing_cache, offloaded
-from engine.decode.compiled import compile_step, compiled_as
+from engine.decode.compiled import compile_step, compiled_as, mode_of
 from engine.decode.continuous import Engine, engine
-from engine.decode.footprint import bits, footprint, sinks, window
+from engine.decode.footprint import bits, footprint, group, sinks, window
 from engine.decode.fuse import fuse_kernels, kernels, merge_projections, merged
 from engine.decode.graphs import GraphStep, graph_decode, graph_step
 from engine.decode.launches import launches
@@ -220,12 +220,13 @@ class ModuleSession(Loaded):
             "graph": len(recorded) + getattr(self.native, "recordings", 0),
             "launches": counted,
             **({"compiled": compiled_as(counted["pieces"])} if counted else {}),
+            "compile_mode": mode_of(self.compiled),
             "sdpa": counted and counted["attention"],
         }
 
     def _kept(self) -> dict[str, Any]:
         """How keys and values were kept in the last turn, read from the cache itself."""
-        packed = {"quantization": self.native.quantization(), "stored": self.native.stored()} if self.native else {}
+        packed = self._packed() if self.native else {}
         if not isinstance(self.stepper, Stepper):
             return packed
         if self.native:
@@ -234,8 +235,15 @@ class ModuleSession(Loaded):
         return {
             "kv": footprint(cache, self.architecture, self.stepper.length),
             "kv_bits": bits(cache),
+            "kv_group": group(cache),
             "window": window(cache),
             "sinks": sinks(cache),
             "offload": offloaded(cache),
             "prefix": self.prefixes.facts() if self.prefixes else None,
         }
+
+    def _packed(self) -> dict[str, Any]:
+        """How the native step keeps its weights, and what the newest step multiplied them with."""
+        decoder = getattr(getattr(self.stepper, "slots", self.stepper), "decoder", None)
+        found = {"quantization": self.native.quantization(), "stored": self.native.stored()}
+        return {**found, "input_bits": getattr(decoder, "inputs", None)}

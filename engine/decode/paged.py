@@ -46,8 +46,8 @@ class Pages:
     which its thread delivers a step's tokens. Admission is the moment at which it says a request's life began.
     """
 
-    def __init__(self, model: Any, rows: int, length: int, chunk: int, sampling: Sampling):
-        self.model, self.rows, self.sampling = model, rows, sampling
+    def __init__(self, model: Any, rows: int, length: int, chunk: int, sampling: Sampling, room: int):
+        self.model, self.rows, self.sampling, self.room = model, rows, sampling, room
         pages = -(-length // PAGE) * rows + SPARE
         wanted = {
             "page_size": PAGE, "block_size": PAGE, "num_blocks": pages, "max_batch_tokens": chunk + rows,
@@ -152,21 +152,26 @@ class Pages:
 
     def facts(self) -> dict[str, Any]:
         """What the newest turn really did."""
-        kind = "pages" if self.admitted else None
-        return {"kind": kind, "page": PAGE, "slots": self.rows, "peak": self.peak, "admitted": self.admitted}
+        counted = {"page": PAGE, "peak": self.peak, "admitted": self.admitted}
+        processor = self.manager and self.manager.batch_processor
+        if not self.admitted or not processor:
+            return {"kind": None, **counted}
+        chunk = processor.cache.max_batch_tokens - self.rows
+        return {"kind": "pages", "slots": self.rows, "room": self.room, "chunk": chunk, **counted}
 
 
 def pages(model: Any, whole: Batch, knobs: dict[str, Any], kv_bytes: float, sampling: Sampling) -> Pages:
     """Pages for these requests. Raises Refusal where the memory budget does not hold one request."""
     length = -(-whole.tokens // PAGE) * PAGE
-    rows = places(knobs["slots"], int(knobs["memory_mb"] * 1e6), int(kv_bytes * length), len(whole.requests))
+    limits = (int(knobs["memory_mb"] * 1e6), int(kv_bytes * length), len(whole.requests))
+    rows, room = places(knobs["slots"], *limits), places(len(whole.requests), *limits)
     if not rows:
         raise Refusal(
             f"The longest request needs {kv_bytes * length / 1e6:.0f} MB for its keys and values, "
             f"but the memory for slots is {knobs['memory_mb']} MB.",
             "Allow more memory, or shorten the prompts or the output.",
         )
-    return Pages(model, rows, length, knobs["chunk"], sampling)
+    return Pages(model, rows, length, knobs["chunk"], sampling, room)
 
 
 def _tensors(cache: Any) -> list[torch.Tensor]:

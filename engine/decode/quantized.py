@@ -121,6 +121,19 @@ class QuantizedLayer(DynamicLayer):
         self.is_initialized = False
         self._empty()
 
+    def groups(self) -> set[int]:
+        """How many numbers share a scale, counted in what is packed; the size of the first group until there is one.
+
+        Values of too few channels for whole groups count as grouped so where they have the share that fits.
+        """
+        keys, values = (packed.scale for packed in self.packed)
+        found = set() if keys is None else {self.older // keys.shape[2]}
+        if values is not None:
+            channels = self.keys.shape[-1]
+            share = channels // values.shape[-2]
+            found.add(self.group if share == values_group(self.group, channels) else share)
+        return found or {self.group}
+
     @property
     def tensors(self) -> list[torch.Tensor]:
         """Everything that the layer keeps."""

@@ -183,6 +183,12 @@ class Decoder:
         self.library = _library()
         self.handle = self.library.decoder_open(ctypes.byref(self.made))
 
+    @property
+    def inputs(self) -> int | None:
+        """Bits of the inputs of its integer products, as the compiled step was told; None where there are none."""
+        whole = any(matrix.kind in ("int8", "int4") for matrix in self.weights.matrices())
+        return (16 if self.made.fine else 8) if whole else None
+
     def __del__(self) -> None:
         if getattr(self, "handle", None):
             self.library.decoder_close(self.handle)

@@ -60,7 +60,7 @@ class ContinuousBatching(Optimization):
 
     def on_transformers(self, plan: Plan) -> None:
         plan.continuous = self.knobs()
-        plan.expected["continuous"] = True
+        plan.expected |= {"continuous": True, "continuous.slots": self.slots, "continuous.chunk": self.chunk}
 
     on_generate = on_transformers
 

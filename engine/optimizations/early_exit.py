@@ -44,6 +44,7 @@ class EarlyExit(Speculation):
 
     def on_transformers(self, plan: Plan) -> None:
         self.guess(plan, layers=self.layers)
+        plan.expected["speculation.layers"] = self.layers
 
     on_generate = on_transformers
 

@@ -57,7 +57,7 @@ class KVQuantization(Optimization):
 
     def on_transformers(self, plan: Plan) -> None:
         plan.kv_bits = {"keys": self.keys, "values": self.values, "group": self.size}
-        plan.expected["kv_bits"] = f"{self.keys}/{self.values}"
+        plan.expected |= {"kv_bits": f"{self.keys}/{self.values}", "kv_group": self.size}
 
     def settle(self, plan: Plan) -> str | None:
         if plan.cache != "dynamic" or plan.compile or plan.graph:

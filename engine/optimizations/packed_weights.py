@@ -44,6 +44,8 @@ class PackedWeights(Optimization):
     def on_transformers(self, plan: Plan) -> None:
         plan.packed = {"kind": self.kind, "inputs": int(self.inputs)}
         plan.expected["quantization"] = self.kind
+        if plan.device != "cuda":  # a GPU multiplies with what comes in as the model computes it
+            plan.expected["input_bits"] = int(self.inputs)
 
     def settle(self, plan: Plan) -> str | None:
         if not plan.native:

@@ -43,7 +43,7 @@ class TorchCompile(Optimization):
 
     def on_transformers(self, plan: Plan) -> None:
         plan.compile = self.mode
-        plan.expected["compiled"] = "in one piece"
+        plan.expected |= {"compiled": "in one piece", "compile_mode": self.mode}
 
     on_generate = on_transformers
 

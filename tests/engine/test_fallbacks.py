@@ -1,6 +1,7 @@
 """Silent fallbacks, planted one by one: what was asked for and did not run is found in what really ran (M11)."""
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from engine.decode import attention, caches, drafting, modules, session
+from engine.decode import attention, caches, continuous, drafting, generate, modules, native, quantized, session
+from engine.decode.assisted import OPTIONS
+from engine.decode.compiled import compile_step, mode_of
 from engine.decode.stepper import Growing
 from engine.measure.machine import machine
 from engine.models import effective, load, quantize
@@ -36,11 +39,11 @@ def folder(tmp_path_factory) -> Iterator[Any]:
     torch.set_num_threads(before)
 
 
-def ran(folder: Any, opts: dict[str, Any]) -> list[str]:
-    """Run a lane; where what ran is not what was asked for, a sentence each."""
-    lane = Lane(opts=opts)
+def ran(folder: Any, opts: dict[str, Any], backend: str = "transformers", one: Any = None) -> list[str]:
+    """Run a lane, in a session that may have run others; where what ran is not what was asked for, a sentence each."""
+    lane = Lane(backend=backend, opts=opts)
     plan = plan_for(lane, str(folder), PLAIN_MACHINE)
-    one, workload = SESSIONS[plan.backend](), Workload(prompts=PROMPTS, max_new_tokens=6, chat=False)
+    one, workload = one or SESSIONS[plan.backend](), Workload(prompts=PROMPTS, max_new_tokens=6, chat=False)
     one.recheck = lambda shape: plan_for(lane, str(folder), PLAIN_MACHINE, shape)
     one.prepare(plan, workload, lambda event: None)
     one.run(plan, workload, lambda event: None)
@@ -68,10 +71,10 @@ def quantized_as(**changes: Any) -> Callable:
 
 
 def compiled_as(make: Callable) -> Callable:
-    return patched(modules, "compile_step", lambda _: lambda model, plan: make(model))
+    return patched(modules, "compile_step", lambda _: make)
 
 
-def in_pieces(model: Any) -> Any:
+def in_pieces(model: Any, plan: Plan) -> Any:
     """Compiled, but for a call in the middle that the compiler cannot follow."""
 
     def forward(*given: Any, **named: Any) -> Any:
@@ -83,8 +86,11 @@ def in_pieces(model: Any) -> Any:
     return torch.compile(forward, backend="eager", dynamic=False)
 
 
-def whole(model: Any) -> Any:
-    return torch.compile(model.forward, backend="eager", dynamic=False, fullgraph=True)
+def whole(model: Any, plan: Plan) -> Any:
+    """In one piece and in no time, with the settings that the real compiler would have taken."""
+    step = torch.compile(model.forward, backend="eager", dynamic=False, fullgraph=True)
+    step.get_compiler_config = compile_step(model, plan).get_compiler_config
+    return step
 
 
 NOT_QUANTIZED = patched(quantize, "quantize", lambda _: lambda model, settings, device: None)
@@ -104,6 +110,18 @@ NO_SLOTS = patched(modules.ModuleSession, "turn", lambda real: lambda self, plan
                    real(self, replace(plan, continuous=None), *rest))  # fmt: skip
 ONE_BY_ONE = patched(modules.ModuleSession, "serve", lambda real: lambda self, plan, *rest:
                      real(self, replace(plan, continuous=None), *rest))  # fmt: skip
+ALL_GUESS = patched(drafting, "Shallow", lambda real: lambda cut, layers, whole, step:
+                    real(whole.model, len(whole.cache.layers), whole, step))  # fmt: skip
+LARGER_GROUPS = patched(
+    caches, "QuantizedLayer", lambda real: lambda keys, values, group: real(keys, values, 2 * group)
+)
+SMALLER_GROUPS = patched(
+    quantized, "Packed", lambda real: lambda bits, group, by_channel: real(bits, group // 2, by_channel)
+)
+IN_16_BITS = patched(native, "Decoder", lambda real: lambda weights, length, threads, fine, *rest, **named:
+                     real(weights, length, threads, True, *rest, **named))  # fmt: skip
+ONE_SLOT = patched(continuous, "Slots", lambda real: lambda model, rows, length: real(model, 1, length))
+READ_WHOLE = patched(continuous, "Scheduler", lambda real: lambda slots, chunk: real(slots, 1000))
 DRAFT_IN_FULL = patched(drafting, "replace", lambda real: lambda plan, **_: plan)
 
 UNPACKED = patched(
@@ -133,18 +151,26 @@ PLANTS: list[tuple[str, str, dict[str, Any], Callable]] = [
     ("kv", "off run with a cache", {"kv_cache": {"kind": "off"}}, FULL_CACHE),
     ("kv_bits", "one of two layers not packed", {"kv_quant": {}}, EVERY_OTHER_PLAIN),
     ("kv_bits", "no layer packed", {"kv_quant": {}}, FULL_CACHE),
+    ("kv_group", "groups twice as large", {"kv_quant": {"size": 16}}, LARGER_GROUPS),
+    ("kv_group", "keys packed in smaller groups", {"kv_quant": {"size": 16}}, SMALLER_GROUPS),
     ("window", "window ignored", {"kv_window": {}}, FULL_CACHE),
     ("sinks", "first tokens forgotten", {"kv_window": {}}, patched(
         modules, "Windowed", lambda real: lambda model, pad, sinks, window: real(model, pad, 0, window))),
     ("speculation", "lookup ignored", {"prompt_lookup": {}}, PLAINLY),
     ("speculation", "early exit ignored", {"early_exit": {"layers": 1}}, PLAINLY),
+    ("speculation.layers", "all layers guess", {"early_exit": {"layers": 1}}, ALL_GUESS),
     ("speculation", "draft ignored", {"draft_model": {"model": "self"}}, PLAINLY),
     ("draft_format", "draft in full width", {"draft_model": {"model": "self"}}, DRAFT_IN_FULL),
     ("continuous", "one after another", {"continuous_batching": {}}, ONE_BY_ONE),
-    ("compiled", "run eagerly", {"torch_compile": {}}, compiled_as(lambda model: model.forward)),
+    ("continuous.slots", "one slot for two requests", {"continuous_batching": {}}, ONE_SLOT),
+    ("continuous.chunk", "prompts read whole", {"continuous_batching": {"chunk": 16}}, READ_WHOLE),
+    ("compiled", "run eagerly", {"torch_compile": {}}, compiled_as(lambda model, plan: model.forward)),
+    ("compile_mode", "first kernels taken", {"torch_compile": {"mode": "max-autotune"}},
+     compiled_as(lambda model, plan: whole(model, replace(plan, compile="default")))),
     ("compiled", "graph broken in two", {"torch_compile": {}}, compiled_as(in_pieces)),
     ("merged", "not merged", {"merged_projections": {}}, UNMERGED),
     ("native", "modules instead of one call", {"native_step": {}}, UNPACKED),
+    ("input_bits", "inputs in 16 bits", {"native_step": {}, "packed_weights": {"inputs": "8"}}, IN_16_BITS),
     ("prefix", "prompts read in full", {"prefix_reuse": {"least": 4}}, UNREAD_PREFIX),
     ("threads", "threads not set", {"threads": {"count": 2}}, ONE_THREAD),
 ]  # fmt: skip
@@ -162,13 +188,54 @@ def test_a_planted_fallback_is_found(expected, instead, opts, plant, folder, mon
     plant(monkeypatch)
     torch._dynamo.reset()
     found = ran(folder, opts)
-    assert any(sentence.startswith(f"Asked for {expected.replace('_', ' ')} ") for sentence in found), found
+    assert any(sentence.startswith(f"Asked for {re.sub('[_.]', ' ', expected)} ") for sentence in found), found
 
 
-def applied(case: Case) -> Plan:
+@pytest.mark.parametrize("backend", ["transformers", "generate"])
+def test_a_warm_session_reports_the_lane_that_it_is_lent_to(backend, folder):
+    """What the lane before has left behind is neither taken for this one's nor held against it."""
+    asked = [{"continuous_batching": knobs} for knobs in ({"slots": 1}, {"chunk": 16}, {"slots": 5})]
+    asked += [{"early_exit": {"layers": 1}}, {}]
+    if backend == "transformers":
+        asked += [{"kv_quant": {"size": size}} for size in (16, 32)]
+    one = SESSIONS[backend]()
+    assert [ran(folder, opts, backend, one) for opts in asked] == [[]] * len(asked)
+
+
+def pages_with(**changes: int) -> Callable:
+    """The library is handed other knobs."""
+    return patched(
+        generate, "pages", lambda real: lambda model, whole, knobs, *rest: real(model, whole, knobs | changes, *rest)
+    )
+
+
+IN_GENERATE = {
+    "speculation layers 1": ({"early_exit": {"layers": 1}}, lambda monkeypatch: monkeypatch.setitem(
+        OPTIONS, "early_exit", lambda *_: {"assistant_early_exit": 2})),
+    "continuous chunk 16": ({"continuous_batching": {"chunk": 16}}, pages_with(chunk=64)),
+    "continuous slots 2": ({"continuous_batching": {}}, pages_with(slots=1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", IN_GENERATE)
+def test_what_generate_was_not_told_is_found(said, folder, monkeypatch):
+    opts, plant = IN_GENERATE[said]
+    plant(monkeypatch)
+    assert [sentence for sentence in ran(folder, opts, "generate") if sentence.startswith(f"Asked for {said}, but ")]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("asked", ["default", "max-autotune"])
+def test_the_compilers_own_settings_say_how_it_looks_for_kernels(asked, device):
+    step = compile_step(torch.nn.Linear(2, 2), Plan("transformers", "m", device=device, compile=asked))
+    assert mode_of(step) == asked
+    assert mode_of(torch.nn.Linear(2, 2).forward) is None
+
+
+def applied(case: Case, device: str = "cuda") -> Plan:
     """A plan edited by one optimization alone, on a machine that has everything."""
     name, knobs = case
-    plan = Plan("transformers", "m", device="cuda", cores=8, gpus=8)
+    plan = Plan("transformers", "m", device=device, cores=8, gpus=8)
     opt: Optimization = optimizations()[name](**knobs)
     opt.apply(plan)
     opt.settle(plan)
@@ -208,7 +275,9 @@ def test_an_optimization_that_is_ignored_altogether_is_found(case, plain):
 
 def test_everything_that_is_expected_has_a_planted_case():
     """A new optimization brings a planted fallback of its own, or this fails."""
-    expected = {name for case in configurations() for name in applied(case).expected}
+    expected = {
+        name for case in configurations() for device in ("cpu", "cuda") for name in applied(case, device).expected
+    }
     assert expected == {one[0] for one in PLANTS} | ELSEWHERE
 
 
