@@ -23,22 +23,21 @@ class Going:
     """Which rows of a batch still want tokens."""
 
     def __init__(self, batch: Batch, sampling: Sampling):
-        self.batch, self.sampling = batch, sampling
+        self.batch = batch
+        self.stop = frozenset() if sampling.fixed_length else sampling.stop
         self.rows = list(range(len(batch.prompts)))
+        self.requests = tuple(batch.requests)
         self.made = 0
 
     def step(self, values: list[int], cached: int) -> Step:
         """The step in which row r received values[r]; rows that are done by it go."""
-        rows = self.rows
         self.made += 1
-        requests = tuple(self.batch.requests[row] for row in rows)
-        event = Step(time.perf_counter(), requests, tuple((values[row],) for row in rows), cached=cached)
-        self.rows = [row for row in rows if not self._done(row, values[row])]
+        tokens = tuple([(values[row],) for row in self.rows])
+        event = Step(time.perf_counter(), self.requests, tokens, cached=cached)
+        rows = [row for row in self.rows if values[row] not in self.stop and self.made < self.batch.lengths[row]]
+        if len(rows) < len(self.rows):
+            self.rows, self.requests = rows, tuple(self.batch.requests[row] for row in rows)
         return event
-
-    def _done(self, row: int, token: int) -> bool:
-        ended = not self.sampling.fixed_length and token in self.sampling.stop
-        return ended or self.made >= self.batch.lengths[row]
 
 
 def decode(stepper: Stepper, batch: Batch, sampling: Sampling, emit: Emit) -> None:
@@ -51,13 +50,11 @@ def decode(stepper: Stepper, batch: Batch, sampling: Sampling, emit: Emit) -> No
     choose = sampling.chooser(device)
     logits = stepper.prefill(padded(batch, device))
     check_finite(logits)
-    tokens = choose(logits[:, -1:])
     going = Going(batch, sampling)
-    while True:
-        emit(going.step(tokens[:, 0].tolist(), stepper.length))
+    for values in stepper.write(choose(logits[:, -1:]), sampling, choose):
+        emit(going.step(values, stepper.length))
         if not going.rows:
             return
-        tokens = choose(stepper.step(tokens)[:, -1:])
 
 
 def padded(batch: Batch, device: torch.device) -> torch.Tensor:

@@ -1,15 +1,16 @@
 """The native step: a model's whole pass over new tokens as one call of a library compiled for this processor."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from engine.decode.native_slots import NativeSlots
 from engine.decode.prompts import Batch
+from engine.decode.sampling import Choose, Sampling
 from engine.decode.stepper import Stepper
 from engine.decode.trained import Borrowed
-from engine.kernels.packed import MOST, PLACES, Decoder, Weights
+from engine.kernels.packed import MOST, PLACES, Chooser, Decoder, Weights
 from engine.models.architecture import Architecture
 from engine.models.quantize import own
 from engine.plan import Plan
@@ -52,6 +53,19 @@ class NativeStepper(Stepper):
 
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         return self._forward(None, ids, ids.shape[1])
+
+    def write(self, tokens: torch.Tensor, sampling: Sampling, choose: Choose) -> Iterator[list[int]]:
+        """Greedy, the step itself finds the likeliest token."""
+        if not sampling.greedy or len(self.start) > self.decoder.most:
+            yield from super().write(tokens, sampling, choose)
+        banned = sorted(sampling.stop) if sampling.fixed_length else []
+        follow = Chooser(self.decoder, range(len(self.start)), banned)
+        values, starts = tokens[:, 0].tolist(), self.start[:, 0].tolist()
+        while True:
+            yield values
+            places = [self.length - start for start in starts]
+            self.length += 1
+            values = follow(values, places)
 
     def rollback(self, tokens: int) -> None:
         self.length -= tokens

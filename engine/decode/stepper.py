@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import StaticLayer
 
 from engine.decode.footprint import kv_bytes
+from engine.decode.sampling import Choose, Sampling
 
 Forward = Callable[..., Any]
 
@@ -48,6 +49,15 @@ class Stepper:
     def step(self, ids: torch.Tensor) -> torch.Tensor:
         """Read the next tokens; logits of every position."""
         return self._forward(self.model.forward, ids, keep=ids.shape[1])
+
+    def write(self, tokens: torch.Tensor, sampling: Sampling, choose: Choose) -> Iterator[list[int]]:
+        """One token of each text after the other, without end: `tokens` [batch, 1], and then what follows them.
+
+        `choose` is the chooser that found the first ones.
+        """
+        while True:
+            yield tokens[:, 0].tolist()
+            tokens = choose(self.step(tokens)[:, -1:])
 
     def rollback(self, tokens: int) -> None:
         """Forget the last `tokens` tokens."""

@@ -3,11 +3,16 @@
 import pytest
 import torch
 
-from engine.decode.native import Native
-from engine.kernels.packed import Matrix
+from engine.decode.loop import decode
+from engine.decode.native import Native, NativeStepper
+from engine.decode.prompts import Batch
+from engine.decode.sampling import Sampling
+from engine.decode.stepper import Stepper
+from engine.event import Step
+from engine.kernels.packed import Chooser, Decoder, Matrix, Weights
 from engine.kernels.pages import Pages
 from engine.plan import Plan
-from tests.engine.tiny import tiny
+from tests.engine.tiny import prompts, tiny
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 LENGTH = 160
@@ -110,3 +115,51 @@ def test_weights_that_fit_into_16_bits_are_kept_so_and_lose_nothing():
 def test_a_packed_matrix_is_as_large_as_is_said(kind):
     matrix = Matrix(torch.randn(70, 64), kind, Pages())
     assert matrix.rows == 96 and matrix.bytes() == {"int8": 96 * 64 + 8 * 96, "int4": 96 * 32 + 2 * 96 * 2}[kind]
+
+
+def repeated(head: torch.Tensor) -> None:
+    head[50:] = head[torch.arange(50, len(head)) % 50]
+
+
+def broken(head: torch.Tensor) -> None:
+    head[[70, 190]] = float("nan")
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("vocabulary", [200, 256])
+@pytest.mark.parametrize("change", [lambda head: None, torch.zero_, repeated, broken])
+def test_the_step_chooses_as_numpy_does(vocabulary, change):
+    """Of equals the lowest, of what is no number the first, nothing banned, and no row that fills a block up."""
+    model = tiny("llama", vocab_size=vocabulary, tie_word_embeddings=False)
+    change(model.get_output_embeddings().weight.data)
+    decoder = Decoder(Weights(model, "float32", "float32"), LENGTH, 3, True, 3)
+    banned, tokens = [0, 11, 50], [3, 9, 4]
+    choose, texts = Chooser(decoder, range(3), banned), torch.arange(3)
+    for place in range(20):
+        logits = decoder.step(torch.tensor(tokens), texts, torch.full((3,), place), texts)
+        logits[:, banned] = -torch.inf
+        tokens = choose(tokens, [place] * 3)
+        assert tokens == logits.numpy().argmax(-1).tolist()
+
+
+def test_greedy_decoding_by_the_step_is_that_by_its_logits():
+    """Texts of unequal lengths that end at different steps, with an end mark forbidden and not; and a sampled one."""
+    sets = {"pad": (0, 2, 5), "packed": {"kind": "int8", "inputs": 8}}
+    batch = Batch((0, 1, 2), prompts(9, 7, 4), (20, 20, 3))
+    for sampling in (
+        Sampling(frozenset({7}), True),
+        Sampling(frozenset(range(9)), False),
+        Sampling(frozenset(), True, 0.7),
+    ):
+        found = []
+        for kind in (NativeStepper, ByLogits):
+            stepper, events = pair("llama", **sets)[1], []
+            stepper.__class__ = kind
+            with torch.inference_mode():
+                decode(stepper, batch, sampling, events.append)
+            found.append([(e.requests, e.tokens, e.cached) for e in events if isinstance(e, Step)])
+        assert found[0] == found[1]
+
+
+class ByLogits(NativeStepper):
+    write = Stepper.write

@@ -103,3 +103,17 @@ def test_the_forecast_counts_what_numba_adds(monkeypatch):
     before = fit.fit(plan, shape, Use(10, 10), 1e8)
     monkeypatch.setattr(fit, "machine", lambda: BARE)
     assert fit.fit(plan, shape, Use(10, 10), 1e8).process == before.process + fit.NUMBA
+
+
+@torch.inference_mode()
+def test_the_step_chooses_among_its_logits():
+    model = tiny("llama", vocab_size=200, tie_word_embeddings=False)
+    model.get_output_embeddings().weight.data[[70, 190]] = 0
+    decoder = packed.Decoder(packed.Weights(model, "float32", "float32"), 64, 2, True, 2)
+    rows, banned = torch.arange(2), [5, 70]
+    choose, tokens = packed.Chooser(decoder, range(2), banned), [3, 9]
+    for place in range(5):
+        logits = decoder.step(torch.tensor(tokens), rows, torch.full((2,), place), rows)
+        logits[:, banned] = -torch.inf
+        tokens = choose(tokens, [place] * 2)
+        assert tokens == logits.argmax(-1).tolist()

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "attention.h"
+#include "best.h"
 #include "products.h"
 #include "team.h"
 
@@ -28,9 +29,11 @@ struct Config {
 };
 
 // Tokens, each of row `rows[i]` at place `places[i]`; those of a row stand together and in order. `wanted` [keep] are
-// the numbers of those whose logits are asked for.
+// the numbers of those whose logits are asked for; or, where there is room for `best` [keep], the row of the largest of
+// them alone, `banned` rows left out.
 struct Text {
-  const int64_t *ids, *rows, *places, tokens, *wanted, keep;
+  const int64_t *ids, *rows, *places, tokens, *wanted, keep, *banned, bans;
+  int64_t* best;
 };
 
 class Decoder {
@@ -44,9 +47,10 @@ class Decoder {
     attended.resize(c.most * c.heads * c.dim);
     both.resize(c.most * 2 * c.feed);
     scores.resize(c.threads * TOGETHER * room());
+    found.resize(c.threads * c.most);
   }
 
-  // Read a text's tokens; logits [keep, vocabulary].
+  // Read a text's tokens; logits [keep, vocabulary], of which nothing is written where the best are asked for.
   void step(const Text& text, float* logits) {
     cut(text);
     team.run([&](int64_t number) {
@@ -55,12 +59,10 @@ class Decoder {
       for (int64_t layer = 0; layer < c.layers; ++layer) pass(layer, text, number);
       if (!text.keep) return;
       const Input& x = norm(c.final_norm, text.keep, c.head, number, [&](int64_t token) { return text.wanted[token]; });
-      times(c.head, x, text.keep, number, [&](int64_t token, int64_t row, Vector y) {
-        for (int64_t lane = 0; lane < std::min(WIDTH, c.vocabulary - row); ++lane)
-          logits[token * c.vocabulary + row + lane] = y[lane];
-      });
-      team.meet();
+      text.best ? choose(x, text, number) : tell(x, text, logits, number);
     });
+    if (text.best)
+      for (int64_t token = 0; token < text.keep; ++token) text.best[token] = best_of(token);
   }
 
  private:
@@ -85,6 +87,35 @@ class Decoder {
   void embed(const Text& text, int64_t number) {
     for (int64_t token; (token = team.take(number, text.tokens)) < text.tokens;)
       for (int64_t i = 0; i < c.hidden; ++i) hidden[token * c.hidden + i] = c.embedding.at(text.ids[token], i);
+  }
+
+  void tell(const Input& x, const Text& text, float* logits, int64_t number) {
+    times(c.head, x, text.keep, number, [&](int64_t token, int64_t row, Vector y) {
+      for (int64_t lane = 0; lane < std::min(WIDTH, c.vocabulary - row); ++lane)
+        logits[token * c.vocabulary + row + lane] = y[lane];
+    });
+    team.meet();
+  }
+
+  // Logits are compared where they are made, and never written.
+  void choose(const Input& x, const Text& text, int64_t number) {
+    constexpr float NEVER = -std::numeric_limits<float>::infinity();
+    Best* own = &found[number * c.most];
+    for (int64_t token = 0; token < text.keep; ++token) own[token].clear();
+    times(c.head, x, text.keep, number, [&](int64_t token, int64_t row, Vector y) {
+      const Whole rows = LANES + int32_t(row);
+      y = rows < int32_t(c.vocabulary) ? y : Vector{} + NEVER;
+      for (int64_t ban = 0; ban < text.bans; ++ban) y = rows == int32_t(text.banned[ban]) ? Vector{} + NEVER : y;
+      own[token].see(y, rows);
+    });
+    team.meet();
+  }
+
+  int64_t best_of(int64_t token) const {
+    Best all = found[token];
+    for (int64_t number = 1; number < c.threads; ++number)
+      all.see(found[number * c.most + token].values, found[number * c.most + token].rows);
+    return all.row();
   }
 
   void pass(int64_t place, const Text& text, int64_t number) {
@@ -224,6 +255,7 @@ class Decoder {
   Team team;
   std::vector<Input> inputs;  // one for each thread, and the one that is shared
   std::vector<float> hidden, mixed, attended, both, scores;
+  std::vector<Best> found;  // by each thread, for each token
   std::vector<std::pair<int64_t, int64_t>> tiles;  // the first token and the number of those that attend together
 };
 

@@ -12,6 +12,8 @@ constexpr int64_t WIDTH = 16;
 typedef float Vector __attribute__((vector_size(64), aligned(4)));
 typedef int32_t Whole __attribute__((vector_size(64), aligned(4)));
 
+constexpr Whole LANES = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
 inline Whole load(const int32_t* from) { return *reinterpret_cast<const Whole*>(from); }

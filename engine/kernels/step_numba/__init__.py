@@ -73,10 +73,10 @@ class Step:
         return Input(*(room.ctypes.data for room in rooms))
 
     def run(self, text: Any, logits: int) -> None:
-        """Read a text's tokens; logits is the address of [keep, vocabulary] floats."""
+        """Read a text's tokens; logits is the address of [keep, vocabulary] floats, or None for the best."""
         self._embed(_array(text.ids, ctypes.c_int64, text.tokens))
         rows, vocabulary = int(self.head[1]), self.config.vocabulary
-        found = np.empty((text.keep, rows), np.float32) if rows != vocabulary else None
+        found = np.empty((text.keep, rows), np.float32) if text.best or rows != vocabulary else None
         to = logits if found is None else found.ctypes.data
         said = Text(self.each.ctypes.data, text.rows, text.places, text.tokens, text.wanted or 0, text.keep)
         given = (self.shape, self.table, self.head, self.inputs, said, to)
@@ -84,7 +84,10 @@ class Step:
         self.compiled(0, *given)
         for other in others:
             other.result()
-        if found is not None and text.keep:
+        if text.best:
+            found[:, _array(text.banned, ctypes.c_int64, text.bans) if text.bans else []] = -np.inf
+            _array(text.best, ctypes.c_int64, text.keep)[:] = found[:, :vocabulary].argmax(-1)
+        elif found is not None and text.keep:
             _array(logits, ctypes.c_float, text.keep, vocabulary)[:] = found[:, :vocabulary]
 
     def _embed(self, ids: np.ndarray) -> None:
