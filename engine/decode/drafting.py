@@ -70,7 +70,9 @@ class Drafting:
             self.model = load.load_model(*self.found, replace(plan, **plan.draft), phase)
         elif self.trained:
             phase("load")
-            self.model = load_trained(self.trained.path, whole, getattr(torch, plan.draft["dtype"]))
+            # a native step reads the whole model's vectors of tokens as they are, so it computes in their format
+            dtype = whole.dtype if plan.native else getattr(torch, plan.draft["dtype"])
+            self.model = load_trained(self.trained.path, whole, dtype)
             if plan.native:
                 self.native = natively(plan)(self.model, replace(plan, packed=plan.draft.get("packed")))
                 self.model.get_input_embeddings().give_back()

@@ -87,7 +87,7 @@ class DraftModel(Speculation):
             shape = {}
         else:
             shape = {"layers": len(found.layers), "vocabulary": found.vocabulary}
-        kind = plan.dtype if self.format == "auto" else self.format
+        kind = plan.dtype if self.format in ("auto", KEPT) else self.format
         plan.draft = {"model": TRAINED, "dtype": kind, "quantization": None, **shape}
         plan.expected["draft_format"] = kind
         self.guess(plan, draft=TRAINED)

@@ -1,6 +1,9 @@
-"""A GPU's native step with its own weights in fewer bits as draft; a program, as others here."""
+"""A GPU's native step with its own weights in fewer bits as draft, or a trained one; a program, as others here."""
 
 import sys
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -11,6 +14,9 @@ from engine.decode.loop import decode
 from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling
 from engine.decode.stepper import Growing
+from engine.decode.trained import save
+from engine.distil.training import student
+from engine.models import drafts
 from engine.plan import Plan
 from tests.engine.said import Said
 from tests.engine.tiny import prompts, tiny
@@ -49,9 +55,28 @@ def text_is_that_of_the_modules(family: str, kind: str, guesses: int, length: in
     print(f"{family} {kind}: {tally.accepted} of {tally.drafted} guesses right")
 
 
+@torch.inference_mode()
+def a_trained_draft_computes_in_its_models_format(length: int) -> None:
+    """Whatever format was asked for: one that differed from the vectors of tokens had no attention to run."""
+    asked_for, drafting, alone, guessed = replace(asked("int8", 2), device="cuda"), Drafting(), Said(), Said()
+    model, (prompt,) = tiny("llama").to(DEVICE), prompts(7)
+    with TemporaryDirectory() as folder:
+        save(student(model, (0,), torch.arange(1, 129)), Path(folder) / "tiny", {"base": "m", "layers": [0]})
+        drafting.trained = drafts.described(Path(folder) / "tiny")
+        model = model.bfloat16()
+        drafting.load(asked_for, lambda phase: None, model)
+    whole, batch = GpuNative(model, asked_for), Batch((0,), (prompt,), (length,))
+    assert drafting.native.weights.dtype == whole.weights.dtype == torch.bfloat16
+    decode(whole.stepper(model, ROOM), batch, GREEDY, alone)
+    drafting.turn(asked_for, whole.stepper(model, ROOM), batch, GREEDY, ROOM, guessed)
+    assert guessed.tokens == alone.tokens, f"{guessed.tokens}, not {alone.tokens}"
+    assert drafting.format() == "int8" and drafting.tally.drafted
+
+
 def main() -> None:
     text_is_that_of_the_modules("llama", "int8", 3, 6)
     text_is_that_of_the_modules("qwen3", "int4", 2, 5)
+    a_trained_draft_computes_in_its_models_format(4)
     print("every guess is checked")
 
 

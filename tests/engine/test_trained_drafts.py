@@ -141,6 +141,22 @@ def test_beside_a_native_step_the_draft_is_a_native_step_too(kind, file):
     assert drafting.weights_bytes() > 0
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_draft_that_is_asked_for_in_the_bits_of_its_file_is_loaded_like_any_other(dtype, device, model, file):
+    """Beside a native step int8 is how it is packed, not a number format to compute in."""
+    asked = plan("draft_model", "static")
+    part = optimizations()["draft_model"](model="trained", format="int8")
+    asked.model, asked.device, asked.dtype, asked.native = "smollm2-135m", device, dtype, True
+    part.apply(asked)
+    asked.draft["packed"] = {"kind": "int8", "inputs": 16}
+    drafting, whole = Drafting(), calm(tiny("llama")).to(getattr(torch, dtype))
+    drafting.trained = drafts.described(file)
+    drafting.load(asked, lambda name: None, whole)
+    assert asked.draft["dtype"] == dtype and drafting.model.dtype == whole.dtype
+    assert drafting.format() == "int8"
+
+
 def steps(events) -> list[int]:
     return tokens([event for event in events if isinstance(event, Step)])
 
