@@ -21,11 +21,13 @@ from tests.bench import (
     packed,
     page,
     search,
+    share,
     verdicts,
 )
 
 ALL = (
-    alone, ladder, arrivals, packed, observer, conditions, verdicts, search, fit, history, page, llamacpp, equality,
+    alone, ladder, arrivals, packed, observer, conditions, verdicts, search, fit, history, page, llamacpp, share,
+    equality,
 )  # fmt: skip
 SUITES = {suite.__name__.rpartition(".")[2]: suite.run for suite in ALL}
 
