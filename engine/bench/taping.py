@@ -8,7 +8,7 @@ from typing import Any
 from engine.event import Record
 from engine.export import put
 from engine.measure.machine import machine
-from engine.run.recordings import recording
+from engine.run.recordings import SUFFIX, recording
 from engine.run.runner import Run
 
 PRESETS = (
@@ -37,5 +37,5 @@ def write(folder: Path, name: str, run: Run, records: list[Record], found: dict[
     parts = {"experiment": found["experiment"], "machine": found["machine"], "result": found}
     file = recording({**kept, **parts, "records": [record.line() for record in records]})
     folder.mkdir(exist_ok=True)
-    put(folder / f"{name}{suffix()}.json", file)
-    return f"{name}{suffix()}.json: {len(file):,} bytes"
+    put(folder / f"{name}{suffix()}{SUFFIX}", file)
+    return f"{name}{suffix()}{SUFFIX}: {len(file):,} bytes"

@@ -79,7 +79,8 @@ def prefill(plan: Plan, shape: Architecture, how: Formats, use: Use) -> Work:
 def decode(plan: Plan, shape: Architecture, how: Formats, use: Use, places: float | None = None) -> Work:
     """One step in the middle of the answer; with speculation, the guesses and their check.
 
-    `places` are those of a static cache, which is read at full length.
+    `places` are those of a static cache, which modules read at full length behind a mask; a native step reads the
+    places that are filled.
     """
     kept = use.prompt + use.output / 2
     scores = plan.attention == "eager" and not plan.continuous
@@ -97,7 +98,7 @@ def decode(plan: Plan, shape: Architecture, how: Formats, use: Use, places: floa
 def _reach(plan: Plan, kept: float, use: Use, places: float | None) -> float | None:
     if plan.window:
         return min(kept, plan.window["window"] + plan.window["sinks"])
-    if plan.cache != "static" or plan.continuous:
+    if plan.cache != "static" or plan.continuous or plan.native:
         return None
     if places:
         return places

@@ -1,7 +1,9 @@
-"""Recordings: real runs that ship with the project, each in the export's own format, read beside the history."""
+"""Recordings: real runs that ship with the project, each an export in gzip's wrapping, read beside the history."""
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,8 +25,9 @@ NOBODY = ""
 """The owner of a recording."""
 SHORTEST = 8
 """So many letters of an id mean a recording on the command line."""
-LARGEST = 500_000
-"""Bytes of a recording's file."""
+SUFFIX = ".json.gz"
+LARGEST = 200_000
+"""Bytes of a recording's file. Wrapped it has a tenth of what it says: a GPU writes thousands of tokens in a run."""
 PLACE = re.compile(r"(?<![\w.:/])(?:~|/(?:home|root|Users|tmp|var|opt|mnt|srv|work|data|usr|etc))/|\b[A-Z]:\\\\\w")
 """The beginning of a path on somebody's machine."""
 LISTED = ("id", "name", "recorded", "created", "state", "title", "model", "simulated", "sentence")
@@ -71,13 +74,14 @@ class Shelf:
 def shelf(folder: Path = FOLDER) -> Shelf:
     """Read once. A file that was changed, or that is no export, is left out."""
     found, faults = {}, []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        name = path.name.removesuffix(SUFFIX)
         try:
-            (entry,) = read(path.read_bytes())
-            found[path.stem] = Recording(path.stem, entry)
-        except (Refusal, ValueError) as fault:
+            (entry,) = read(gzip.decompress(path.read_bytes()))
+            found[name] = Recording(name, entry)
+        except (Refusal, ValueError, EOFError, OSError, zlib.error) as fault:
             why = fault.why if isinstance(fault, Refusal) else "It does not hold one run."
-            faults.append(f"The recording {path.stem} cannot be read. {why}")
+            faults.append(f"The recording {name} cannot be read. {why}")
     return Shelf(found, tuple(faults))
 
 
@@ -94,7 +98,7 @@ def recorded(name: str) -> Recording | None:
 
 
 def recording(entry: Mapping[str, Any]) -> bytes:
-    """A run as the file of a recording, its result told anew from its records by this version.
+    """A run as the bytes of a recording's file, its result told anew from its records by this version.
 
     Raises Refusal for a run that measured nothing real, did not end well, or tells of its machine more than what it is.
     """
@@ -103,10 +107,11 @@ def recording(entry: Mapping[str, Any]) -> bytes:
                       "A recording is a real run that has finished.")  # fmt: skip
     records = [Record.parse(line) for line in entry["records"]]
     told = result(Experiment.read(entry["experiment"]), entry["machine"], records)
-    file = written([{**entry, "result": told, "sentence": outcome(told)}])
-    if found := PLACE.search(file.decode()):
-        near = file.decode()[found.start() : found.start() + 40]
+    text = written([{**entry, "result": told, "sentence": outcome(told)}])
+    if found := PLACE.search(text.decode()):
+        near = text.decode()[found.start() : found.start() + 40]
         raise Refusal(f"The run names a place on this machine: {near}", "Record one of a catalogued model.")
+    file = gzip.compress(text, mtime=0)
     if len(file) > LARGEST:
         why = f"The recording would have {len(file):,} bytes; {LARGEST:,} are the most."
         raise Refusal(why, "Run it again with fewer rounds, requests or tokens.")

@@ -1,6 +1,7 @@
 """The recordings: whole, told alike by today's engine, without a trace of who made them; read beside the history."""
 
 import getpass
+import gzip
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
+from random import randbytes
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from engine.refusal import Refusal
 from engine.run import recordings
 from engine.run.columns import columns
 from engine.run.jobs import Jobs
-from engine.run.recordings import FOLDER, LARGEST, PLACE, Library, Recording, recorded, recording, shelf
+from engine.run.recordings import FOLDER, LARGEST, PLACE, SUFFIX, Library, Recording, recorded, recording, shelf
 from engine.run.store import Store, outcome
 from engine.spec import Experiment
 from tests.engine.processes import python
@@ -28,15 +30,16 @@ from tests.engine.runs import experiment, keep
 
 RUN = "a" * 32
 FEWEST = 8
-FILES = sorted(FOLDER.glob("*.json"))
+FILES = sorted(FOLDER.glob(f"*{SUFFIX}"))
+NAMES = [path.name.removesuffix(SUFFIX) for path in FILES]
 
 
 def test_there_are_enough_and_each_is_read():
     assert len(FILES) >= FEWEST and shelf().faults == ()
-    assert [*shelf().recordings] == [path.stem for path in FILES]
+    assert [*shelf().recordings] == NAMES
 
 
-@pytest.mark.parametrize("name", [path.stem for path in FILES])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_recording_is_a_real_run_that_says_where_it_was_made(name):
     found = recorded(name)
     machine = found.entry["result"]["machine"]
@@ -47,7 +50,7 @@ def test_a_recording_is_a_real_run_that_says_where_it_was_made(name):
     assert found.entry["sentence"] and "A quick look" not in found.entry["sentence"]
 
 
-@pytest.mark.parametrize("name", [path.stem for path in FILES])
+@pytest.mark.parametrize("name", NAMES)
 def test_what_a_recording_says_follows_from_its_records(name):
     entry = recorded(name).entry
     asked = Experiment.read(entry["experiment"])
@@ -58,16 +61,16 @@ def test_what_a_recording_says_follows_from_its_records(name):
         assert [turn["withdrawn"] for turn in now["rounds"]] == [turn["withdrawn"] for turn in then["rounds"]]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_recording_names_no_place_user_or_host_and_can_be_imported(path, tmp_path):
-    text = path.read_text("utf-8")
-    assert len(text) <= LARGEST and not PLACE.search(text)
+@pytest.mark.parametrize(("path", "name"), [*zip(FILES, NAMES, strict=True)], ids=NAMES)
+def test_a_recording_names_no_place_user_or_host_and_can_be_imported(path, name, tmp_path):
+    text = gzip.decompress(path.read_bytes()).decode()
+    assert path.stat().st_size <= LARGEST and not PLACE.search(text)
     assert {*copy.read(text.encode())[0]} == {*copy.Entry.model_fields}, "no owner, no process"
-    for name in {getpass.getuser(), socket.gethostname()} - {"root", "vm", "localhost"}:
-        assert name not in text
+    for who in {getpass.getuser(), socket.gethostname()} - {"root", "vm", "localhost"}:
+        assert who not in text
     store = Store(tmp_path / "history.db")
-    copy.take(store, copy.read(path.read_bytes()), "me")
-    assert store.history("me")[0]["title"] == recorded(path.stem).entry["title"]
+    copy.take(store, copy.read(text.encode()), "me")
+    assert store.history("me")[0]["title"] == recorded(name).entry["title"]
 
 
 @pytest.fixture
@@ -106,24 +109,28 @@ def test_the_page_reads_a_recording_and_no_run_by_its_beginning(library):
     jobs.close()
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data.replace(b"finished", b"furnished")])
+def _changed(data: bytes) -> bytes:
+    return gzip.compress(gzip.decompress(data).replace(b"finished", b"furnished"))
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:99] + data[100:], _changed])
 def test_a_damaged_recording_is_left_out_and_said(damage, tmp_path):
     data = FILES[0].read_bytes()
-    (tmp_path / "whole.json").write_bytes(data)
-    (tmp_path / "torn.json").write_bytes(damage(data))
+    (tmp_path / f"whole{SUFFIX}").write_bytes(data)
+    (tmp_path / f"torn{SUFFIX}").write_bytes(damage(data))
     found = shelf(tmp_path)
     assert [*found.recordings] == ["whole"] and "The recording torn cannot be read." in found.faults[0]
 
 
 def test_what_tells_too_much_or_is_not_real_is_no_recording(library):
     (entry,) = entries(library, [RUN])
-    assert Recording("mine", copy.read(recording(entry))[0]).entry["sentence"] == entry["sentence"]
+    assert Recording("mine", copy.read(gzip.decompress(recording(entry)))[0]).entry["sentence"] == entry["sentence"]
     said = Record(0, None, Failed(0.0, "There is no file /home/somebody/model.")).line()
     for worse, why in (
         ({"simulated": True}, "simulated"),
         ({"state": "cancelled"}, "cancelled"),
         ({"records": [*entry["records"], said]}, "a place on this machine: /home/somebody"),
-        ({"title": "x" * LARGEST}, "are the most"),
+        ({"title": randbytes(LARGEST).hex()}, "are the most"),
     ):
         with pytest.raises(Refusal, match=why):
             recording({**entry, **worse})
@@ -138,7 +145,7 @@ def test_the_command_line_knows_recordings(tmp_path):
     assert "recorded on" in python("-m", "engine", "compare", "does-16-bit-pay", **home).stdout
     keep(store := Store(tmp_path / "history.db"), RUN, experiment("Mine"))
     store.close()
-    made = python("-m", "engine", "record", RUN[:8], "--to", str(tmp_path / "mine.json"), **home)
+    made = python("-m", "engine", "record", RUN[:8], "--to", str(tmp_path / f"mine{SUFFIX}"), **home)
     assert "bytes" in made.stderr and recordings.shelf(tmp_path).recordings["mine"].entry["id"] == RUN
 
 
@@ -168,7 +175,7 @@ def test_a_run_on_a_gpu_becomes_a_recording(monkeypatch, tmp_path):
     records = [Record(one.lane, one.round, _on_a_gpu(one.event)) for one in records]
     lines = [one.line() for one in (*records[:-1], Record(0, 0, drawn), records[-1])]
     told = {**card.to_dict(), "measured": entry["machine"]["measured"]}
-    found = Recording("gpu", copy.read(recording({**entry, "machine": told, "records": lines}))[0])
+    found = Recording("gpu", copy.read(gzip.decompress(recording({**entry, "machine": told, "records": lines})))[0])
     assert found.label.startswith("recorded on NVIDIA H200 · 140 GiB")
     assert found.entry["result"]["machine"]["gpus"][0]["capability"] == "9.0"
     assert {lane["effective"]["device"] for lane in found.entry["result"]["lanes"]} == {"cuda:0"}

@@ -133,6 +133,15 @@ def test_without_a_cache_a_step_reads_the_text_again_but_the_weights_once():
     assert again.operations > 80 * kept.operations and again.bytes["weights"] < 1.01 * kept.bytes["weights"]
 
 
+def test_modules_read_a_static_cache_whole_and_a_native_step_what_is_filled():
+    """With 128 long texts at once a native step on a GPU was told to reach 120 % of what memory gives."""
+    how, use = formats(PLAN, SHAPE), Use(prompt=34, output=2014, together=128, rows=128)
+    static = replace(PLAN, cache="static")
+    growing, whole = decode(PLAN, SHAPE, how, use), decode(static, SHAPE, how, use, places=2048)
+    assert whole.bytes["kv"] == pytest.approx(growing.bytes["kv"] * 2048 / 1041, rel=0.01)
+    assert decode(replace(static, native=True), SHAPE, how, use, places=2048).bytes == growing.bytes
+
+
 def turn(tokens: int = 4, step_s: float = 0.05, drafted: int = 0, wide: int = 1) -> Timeline:
     """One request of 10 tokens whose first token takes a second; every later step gives `wide` of them."""
     line = Timeline()
