@@ -26,7 +26,7 @@ from engine.run.pool import Pool
 from engine.run.runner import Run
 from engine.spec import Experiment
 
-CHECKS_S = 30.0
+CHECKS_S = 60.0
 MAILBOX_S = 40.0
 PROBE_S = 20.0
 TAPING_S = 50.0
