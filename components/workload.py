@@ -114,7 +114,7 @@ def choices() -> list[tuple[str, str]]:
     noise = [
         (f"{model.title} · {_size(model.parameters)} · random weights", RANDOM + name)
         for name, model in MODELS.items()
-        if model.architecture and name in allowed
+        if model.architecture and not model.comes and name in allowed
     ]
     return real + noise
 

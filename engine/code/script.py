@@ -3,6 +3,7 @@
 from engine.code.form import Code, one_line
 from engine.code.layout import Script, text
 from engine.models.drafts import TRAINED
+from engine.models.embedded import GGUF
 from engine.models.resolve import RANDOM, gguf_file, resolve
 from engine.plan import Plan
 from engine.spec import Workload
@@ -27,9 +28,10 @@ def _weights(plan: Plan, workload: Workload, made: Script) -> None:
     made.imports |= {"import torch", "from transformers import AutoModelForCausalLM, AutoTokenizer"}
     made.load |= _loaded(plan.dtype, plan.quantization, plan.device, made)
     made.load["attn_implementation"] = f'"{plan.attention}"'
-    path = resolve(plan.model).path
-    if file := path and gguf_file(path):
-        made.beyond.append(f"The weights are a GGUF file: add gguf_file={file.name!r} to every from_pretrained.")
+    source = resolve(plan.model)
+    file = source.path and gguf_file(source.path)
+    if name := GGUF if source.kind == "published" else file and file.name:
+        made.beyond.append(f"The weights are a GGUF file: add gguf_file={name!r} to every from_pretrained.")
 
 
 def _loaded(dtype: str, quantization: dict | None, device: str, made: Script) -> dict[str, str]:

@@ -45,6 +45,8 @@ def _model(plan: Plan, workload: Workload, flags: Flags, beyond: list[str]) -> N
         beyond.append(
             "The model that Pitlane brings was once stored in 4 bits: the hub's original writes another text."
         )
+    elif resolve(plan.model).kind == "published":
+        beyond.append("The weights are a GGUF file: vLLM serves one by its path, so fetch it and name that.")
     if plan.device == "cpu":
         beyond.append("vLLM runs on a processor only in its CPU build, with kernels of its own.")
 

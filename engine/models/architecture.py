@@ -1,7 +1,7 @@
 """Architecture: what a model's config says about its shape, known before a weight is loaded."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -147,7 +147,8 @@ def known(model: str) -> Architecture | None:
     except Refusal:
         return None
     if source.model and source.model.architecture:
-        return architecture(source.model.architecture)
+        came = None if source.kind == "random" else source.model.comes
+        return replace(architecture(source.model.architecture), quantized=came)
     return _of_folder(source.path) if source.path else None
 
 

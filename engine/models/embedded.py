@@ -1,4 +1,4 @@
-"""The default model, SmolLM2-135M-Instruct: out of a package of the package index, with no model hub."""
+"""SmolLM2-135M-Instruct out of a package of the package index, with no model hub: the default model, and its file."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from engine.models import cache
-from engine.models.catalogue import EMBEDDED, MODELS
+from engine.models.catalogue import EMBEDDED, MODELS, PUBLISHED
 from engine.models.convert import convert
 from engine.refusal import Refusal
 
@@ -25,14 +25,14 @@ ORIGIN = f"{DIGEST} v1"  # raise the version when the conversion changes
 Progress = Callable[[float, float, str], None]
 
 
-def place() -> Path:
-    """The folder of the converted model, whether it is there or not."""
-    return cache.folder() / EMBEDDED
+def place(name: str = EMBEDDED) -> Path:
+    """The folder of the converted model, or of the file as it was PUBLISHED, whether it is there or not."""
+    return cache.folder() / name
 
 
-def ready(deep: bool = False) -> bool:
-    """Whether the embedded model is fetched and whole; `deep` reads every byte (0.2 s)."""
-    return cache.whole(place(), ORIGIN, deep)
+def ready(deep: bool = False, name: str = EMBEDDED) -> bool:
+    """Whether it is fetched and whole; `deep` reads every byte (0.2 s)."""
+    return cache.whole(place(name), ORIGIN, deep)
 
 
 def fetch_embedded(progress: Progress = lambda done, total, unit: None) -> Path:
@@ -40,30 +40,40 @@ def fetch_embedded(progress: Progress = lambda done, total, unit: None) -> Path:
 
     Raises Refusal for: no pip, no network, a full disk, a file that is not the one we know.
     """
-    if ready():
-        return place()
-    partial = cache.folder() / f"{EMBEDDED}.partial"
+    return _fetched(EMBEDDED, progress)
+
+
+def fetch_published(progress: Progress = lambda done, total, unit: None) -> Path:
+    """The folder of the file that it is converted from, in 4 bits as it was published; otherwise the same."""
+    return _fetched(PUBLISHED, progress)
+
+
+def _fetched(name: str, progress: Progress) -> Path:
+    if ready(name=name):
+        return place(name)
+    partial = cache.folder() / f"{name}.partial"
 
     def watch() -> None:
         progress(_largest(partial), WHEEL_BYTES, "B")
 
-    with cache.lock(cache.folder() / f"{EMBEDDED}.lock", watch):
-        if not ready():  # another process may have done it while we waited
+    with cache.lock(cache.folder() / f"{name}.lock", watch):
+        if not ready(name=name):  # another process may have done it while we waited
             cache.need(cache.folder(), ROOM)
-            _make(partial, watch)
+            _make(name, partial, watch)
     progress(WHEEL_BYTES, WHEEL_BYTES, "B")
-    return place()
+    return place(name)
 
 
-def _make(partial: Path, watch: Callable[[], None]) -> None:
+def _make(name: str, partial: Path, watch: Callable[[], None]) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         model = partial / "model"
         model.mkdir(parents=True)
-        convert(published(partial, watch), model, MODELS[EMBEDDED].architecture)
+        file = published(partial, watch)
+        convert(file, model, MODELS[name].architecture) if name == EMBEDDED else file.rename(model / GGUF)
         cache.mark(model, ORIGIN)
-        shutil.rmtree(place(), ignore_errors=True)
-        model.rename(place())
+        shutil.rmtree(place(name), ignore_errors=True)
+        model.rename(place(name))
     except OSError as error:
         raise _refusal(error, partial) from error
     finally:

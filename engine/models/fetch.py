@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.models.embedded import fetch_embedded
+from engine.models.embedded import fetch_embedded, fetch_published
 from engine.models.noise import random_folder
 from engine.models.resolve import Source, check_folder
 
@@ -19,13 +19,15 @@ def revision(folder: Path) -> str:
 
 
 def fetch(source: Source, progress: Callable[[float, float, str], None]) -> Path:
-    """A folder with config.json, tokenizer files and (but for random weights) safetensors.
+    """A folder with config.json, tokenizer files and (but for random weights) safetensors, or with one GGUF file.
 
     `progress(done, total, unit)` is called while something arrives. Raises Refusal with a sentence for
     everything that can go wrong on the way.
     """
     if source.kind == "embedded":
         return fetch_embedded(progress)
+    if source.kind == "published":
+        return fetch_published(progress)
     if source.kind == "random":
         return random_folder(source.model, fetch_embedded(progress))
     if source.kind == "folder":

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from engine.models.catalogue import EMBEDDED, MODELS, Model
+from engine.models.catalogue import EMBEDDED, MODELS, PUBLISHED, Model
 from engine.refusal import Refusal
 
 LONGEST = 300
@@ -14,6 +14,7 @@ HUB_ID = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?/[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 )
 RANDOM = "random:"
+PACKAGED: dict[str, Literal["embedded", "published"]] = {EMBEDDED: "embedded", PUBLISHED: "published"}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 WHAT_WORKS = "Name a model of the catalogue, a hub id such as Qwen/Qwen3-0.6B, or a folder such as ./my-model."
 
@@ -22,7 +23,7 @@ WHAT_WORKS = "Name a model of the catalogue, a hub id such as Qwen/Qwen3-0.6B, o
 class Source:
     """Where a model comes from: `repo` on the hub, `path` of a folder, `model` where it is catalogued."""
 
-    kind: Literal["embedded", "hub", "folder", "random"]
+    kind: Literal["embedded", "published", "hub", "folder", "random"]
     name: str
     repo: str | None = None
     path: Path | None = None
@@ -39,7 +40,7 @@ def resolve(name: str) -> Source:
     if "/" in name or "\\" in name:
         return _hub(name)
     model = _catalogued(name.lower(), "")
-    return Source("embedded" if model.id == EMBEDDED else "hub", model.id, repo=model.repo, model=model)
+    return Source(PACKAGED.get(model.id, "hub"), model.id, repo=model.repo, model=model)
 
 
 def _clean(name: str) -> str:

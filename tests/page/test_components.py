@@ -87,6 +87,12 @@ def test_numbers_from_a_browser_become_the_knobs_type():
     assert value(guesses, 5.5) == 5.5
 
 
+def test_random_weights_are_offered_in_every_shape_once():
+    names = [name for _, name in workload.choices()]
+    assert "smollm2-135m-gguf" in names and "random:smollm2-135m-gguf" not in names
+    assert "random:smollm2-135m" in names
+
+
 def test_a_switch_adds_off_to_the_choices():
     kind = optimizations()["bitsandbytes"].model_fields["kind"]
     assert [choice for choice, _ in control("kind", kind, switch=True).choices] == [OFF, "int8", "nf4", "fp4"]
