@@ -27,6 +27,8 @@ CONTEXT = 600_000_000
 """A GPU's context, with the programs that are loaded onto it."""
 SET_ASIDE = 32 << 20
 """What cuBLAS sets aside on each stream that it multiplies on. Measured: 33.6 MB on an H200, in every lane."""
+BY_CUBLAS = range(65, 513)
+"""Tokens of prompts that a GPU's native step reads by a recording in which cuBLAS multiplies: engine.decode.gpu."""
 LIVE = 1.6
 """What a prompt's activations take over those that must be there at once: buffers that wait for their next use."""
 SCORES = 5.3
@@ -79,7 +81,7 @@ def fit(plan: Plan, shape: Architecture, use: Use, process: float | None, room: 
     copies, ranks = plan.replicas, plan.tensor_parallel
     if plan.device == "cuda":
         kv *= min(1.0, ON_GPU_LAYERS / max(1, shape.layers)) if plan.offload else 1.0
-        workspace += SET_ASIDE * (2 if plan.graph and not plan.native else 1)  # a recording has a stream of its own
+        workspace += SET_ASIDE * _streams(plan, use)
         peak = weights / ranks + kv / ranks + workspace
         return Fit(
             weights / ranks, kv / ranks, workspace, CONTEXT, peak + CONTEXT, weights / ranks + CONTEXT, room, "cuda"
@@ -190,6 +192,14 @@ def _growth(plan: Plan, shape: Architecture, how: Formats, use: Use, kv: float) 
     if plan.cache != "dynamic" or plan.continuous or plan.window:
         return 0.0
     return kv if plan.device == "cpu" else kv / max(1, shape.layers)
+
+
+def _streams(plan: Plan, use: Use) -> int:
+    """Those that cuBLAS multiplies on: a recording has one of its own, a native one for long enough prompts only."""
+    if plan.native:
+        tokens = use.together * use.prompt
+        return 1 + (not plan.packed and BY_CUBLAS.start <= tokens < BY_CUBLAS.stop)
+    return 1 + bool(plan.graph)
 
 
 def _libraries(plan: Plan, weights: float) -> float:

@@ -10,7 +10,7 @@ from engine.commands import estimate as command
 from engine.measure import estimate as forecasts
 from engine.measure.ceiling import Use
 from engine.measure.estimate import asked, estimate, refuse
-from engine.measure.fit import CONTEXT, LOADED, PROCESS, fit, size, weight_bytes
+from engine.measure.fit import BY_CUBLAS, CONTEXT, LOADED, PROCESS, fit, size, weight_bytes
 from engine.measure.formats import formats
 from engine.measure.machine import machine
 from engine.models.architecture import known
@@ -114,6 +114,17 @@ def test_what_a_gpu_took_was_foreseen(model, changes, output, peak):
     shape = known(model)
     told = fit(replace(PLAN, device="cuda", dtype="bfloat16", shape=shape, **changes), shape, Use(64, output), None)
     assert told.peak - CONTEXT == pytest.approx(peak, rel=0.05)
+
+
+def test_a_longer_prompt_is_recorded_with_a_library_that_sets_memory_aside_again():
+    """Measured there: 343 MB with a prompt of 102 tokens, foreseen were 311."""
+    shape = known("smollm2-135m")
+    plan = replace(PLAN, device="cuda", dtype="bfloat16", shape=shape, native=True, graph=True, cache="static")
+    told = fit(plan, shape, Use(102, 96), None)
+    assert told.weights + told.kv + told.workspace == pytest.approx(343_449_088, rel=0.05)
+    gpu = pytest.importorskip("engine.decode.gpu", reason="Triton is not installed")
+    widths = [tokens for tokens in range(1, 700) if gpu.recorded_width(1, tokens, packed=False)]
+    assert [tokens for tokens in widths if tokens > gpu.SKINNY] == [*BY_CUBLAS]
 
 
 @pytest.mark.parametrize(
