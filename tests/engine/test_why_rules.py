@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from engine.measure.why import caches, company, compiling, explain, guessing, phases, traffic, work
-from engine.measure.why.evidence import Pair, Side
+from engine.measure.why.evidence import Pair, Side, percent
+from engine.measure.why.waiting import waiting
 from engine.measure.why.work import kind_of
 
 
@@ -71,6 +72,60 @@ def test_a_lane_by_itself_says_what_limits_it(bound, share, products, says):
     alone = lane("A", ceiling=ceiling(4e8, share, bound), effective__launches=profile(900, linear=products))
     assert says in traffic.limit(Side(alone)).sentence
     assert traffic.limit(Side(lane("A"))) is None
+
+
+def test_one_recorded_call_is_limited_by_its_small_kernels_and_not_by_starting_them():
+    recorded = {**profile(152, busy=0.4, skinny=0.8), "unit": "kernels", "calls": 1}
+    mine = lane("A", ms=0.42, ceiling=ceiling(2.7e8, 0.15), effective__launches=recorded)
+    assert "15% of the speed" in traffic.limit(Side(mine)).sentence
+    assert "152 kernels take it one after another" in traffic.limit(Side(mine)).sentence
+
+
+def eager(kernels: int, busy: float) -> dict[str, Any]:
+    return profile(kernels, busy, mul=0.2)
+
+
+def test_a_gpu_that_waits_for_its_host_is_told_by_what_is_started():
+    """Figures of an H200: the embedded model in 16 bits, and packed in 8 bits."""
+    one_by_one = lane("A", ms=25.0, effective__launches=eager(1221, 2.17))
+    at_once = lane("B", ms=0.491, effective__launches={**eager(152, 2.53), "calls": 1})
+    found = explain(pair(at_once, one_by_one, tpot_ms="faster", output_tok_per_s="faster"))[0]
+    assert found.rule == "waiting" and found.explains == "faster" and not found.attempts
+    assert "computes for 2.17 ms of each step of 25 ms and waits for the host for the rest: 1,221" in found.sentence
+    assert "In lane B one call starts all 152 kernels, in 0.491 ms." in found.sentence
+    more = waiting(pair(lane("B", ms=100.0, effective__launches=eager(3033, 5.4)), one_by_one, tpot_ms="slower"))
+    assert more.explains == "slower" and "3,033 kernels are started one by one" in more.sentence and more.attempts
+    alike = waiting(pair(lane("B", ms=26.0, effective__launches=eager(1221, 2.1)), one_by_one, tpot_ms="same"))
+    assert alike.explains == "same" and "lane A in 91%: 1,221 times in both" in alike.sentence
+
+
+@pytest.mark.parametrize(("changes", "word"), [
+    ({"effective__launches": eager(1221, 2.1)}, "slower"),  # as many calls: an unsteady host
+    ({"effective__launches": eager(3033, 80.0)}, "slower"),  # it computes
+    ({"effective__launches": eager(3033, 5.0), "metrics__in_flight": 8.0}, "slower"),  # another step than was profiled
+    ({"effective__launches": profile(3033, None, mul=0.2)}, "slower"),  # a processor
+    ({"effective__launches": eager(3033, 5.0)}, "faster"),
+])  # fmt: skip
+def test_where_starting_is_not_what_differs_nothing_is_said_of_it(changes, word):
+    one_by_one = lane("A", ms=50.0, effective__launches=eager(1221, 2.17))
+    assert waiting(pair(lane("B", ms=100.0, **changes), one_by_one, tpot_ms=word)) is None
+
+
+def test_prompts_that_are_read_between_tokens_hold_everybody_up():
+    gaps = {"metrics__itl_p50_ms": 4.9, "metrics__itl_p90_ms": 27.6, "effective__continuous": {"kind": "slots"}}
+    static = lane("A", metrics__itl_p50_ms=4.5, metrics__itl_p90_ms=4.6)
+    found = company.held_up(pair(lane("B", **gaps), static, output_tok_per_s="slower"))
+    assert "below 4.9 ms, but one in ten is above 27.6 ms" in found.sentence and found.explains == "slower"
+    assert company.held_up(pair(lane("B", **gaps), static, output_tok_per_s="faster")) is None
+    assert (
+        company.held_up(pair(lane("B", **{**gaps, "metrics__itl_p90_ms": 6.0}), static, output_tok_per_s="slower"))
+        is None
+    )
+    assert company.held_up(pair(static, lane("B", **gaps), output_tok_per_s="slower")) is None
+
+
+def test_a_small_share_has_a_digit():
+    assert [percent(share) for share in (0.0, 0.0023, 0.01, 0.154)] == ["0%", "0.2%", "1%", "15%"]
 
 
 def test_widening_is_named_with_its_time_and_not_where_it_is_small():

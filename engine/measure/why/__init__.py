@@ -5,19 +5,20 @@ from typing import Any
 
 from engine.measure.why.attempts import possible
 from engine.measure.why.caches import prefix, recomputing, small_cache
-from engine.measure.why.company import alone, empty_places, queueing, ranks, replicas, sharing
+from engine.measure.why.company import alone, empty_places, held_up, queueing, ranks, replicas, sharing
 from engine.measure.why.compiling import payback, recompiles
 from engine.measure.why.disturbed import disturbed, hint, timeless
 from engine.measure.why.evidence import OPPOSITE, Finding, Pair, Side
 from engine.measure.why.guessing import acceptance
 from engine.measure.why.phases import first_token
 from engine.measure.why.traffic import bytes_read, bytes_wasted, limit, threads
+from engine.measure.why.waiting import waiting
 from engine.measure.why.work import same_work, time_split, widening
 from engine.spec import Experiment
 
 RULES = (
-    recompiles, recomputing, acceptance, sharing, replicas, ranks, alone, queueing, widening, bytes_read, bytes_wasted,
-    threads, time_split, prefix, first_token, small_cache, same_work, empty_places, payback,
+    recompiles, recomputing, acceptance, sharing, replicas, ranks, alone, queueing, held_up, waiting, widening,
+    bytes_read, bytes_wasted, threads, time_split, prefix, first_token, small_cache, same_work, empty_places, payback,
 )  # fmt: skip
 """In order of strength: the first that explains the headline's direction is what the verdict's sentence says."""
 HEADLINE = "output_tok_per_s"

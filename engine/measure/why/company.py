@@ -7,6 +7,8 @@ from engine.registry import optimizations
 MORE = 1.2
 WASTE = 0.1
 CONTINUOUS = {"lane.opts.batching": False, "lane.opts.continuous_batching": {}}
+LONG = 2.0
+"""So many times as long as most, a gap between two tokens was one in which something else was done."""
 WAITED = 0.3
 """From this share of TTFT on, waiting is what TTFT is made of."""
 
@@ -65,6 +67,22 @@ def empty_places(pair: Pair) -> Finding | None:
     evidence = {"idle": idle, "padding": padding}
     text = said(f"{mine.name} computed for nobody: {', and '.join(parts)}.")
     return Finding("empty places", text, evidence, "slower" if word == "slower" else None, (CONTINUOUS,))
+
+
+def held_up(pair: Pair) -> Finding | None:
+    """Prompts that are read between everybody's tokens: a few gaps become long, and all places wait for them."""
+    mine, other = ([side.metric(f"itl_{name}_ms") for name in ("p50", "p90")] for side in (pair.lane, pair.over))
+    if not pair.lane.get("effective.continuous") or None in (*mine, *other):
+        return None
+    if pair.moved("output_tok_per_s") != "slower" or mine[1] < LONG * mine[0] or other[1] > LONG * other[0]:
+        return None
+    sentence = (
+        f"Half of the gaps between tokens in {pair.lane.name} are below {ms(mine[0])}, but one in ten is above "
+        f"{ms(mine[1])}: while a new prompt is read, everybody waits. In {pair.over.name} that is {ms(other[0])} and "
+        f"{ms(other[1])}."
+    )
+    evidence = {"itl_p50_ms": mine[0], "itl_p90_ms": mine[1], "over_itl_p50_ms": other[0], "over_itl_p90_ms": other[1]}
+    return Finding("held up", sentence, evidence, "slower")
 
 
 def queueing(pair: Pair) -> Finding | None:

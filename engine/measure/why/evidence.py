@@ -137,6 +137,10 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f}×" if ratio < 9.95 else f"{ratio:,.0f}×"
 
 
+def percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 or not share else f"{100 * share:.1g}%"
+
+
 def said(sentence: str) -> str:
     """A sentence begins with a capital letter, also where it begins with a lane's name."""
     return sentence[:1].upper() + sentence[1:]

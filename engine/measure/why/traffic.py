@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine.measure.why.evidence import Finding, Pair, Side, figure, mb, ms, said, times
+from engine.measure.why.evidence import Finding, Pair, Side, figure, mb, ms, percent, said, times
 from engine.measure.why.work import split
 
 FEWER = 0.9
@@ -42,8 +42,8 @@ def bytes_wasted(pair: Pair) -> Finding | None:
     if read / before > FEWER or share > first * FEWER:
         return None
     sentence = (
-        f"{mine.name} reads {mb(read)} a step instead of {mb(before)}, but reaches only {share:.0%} of what the memory "
-        f"allows, where {other.name} reaches {first:.0%}: reading is no longer what takes the time."
+        f"{mine.name} reads {mb(read)} a step instead of {mb(before)}, but reaches only {percent(share)} of what the "
+        f"memory allows, where {other.name} reaches {percent(first)}: reading is no longer what takes the time."
     )
     evidence = {"bytes": read, "over_bytes": before, "share": share, "over_share": first}
     return Finding("bytes wasted", said(sentence), evidence, word or "same", QUICKER)
@@ -83,8 +83,8 @@ def limit(side: Side) -> Finding | None:
         return None
     what, attempts = _held(side, share, bound)
     sentence = (
-        f"A step of {side.name} reads {mb(read)} in {ms(side.step_ms)}, {share:.0%} of the speed that this machine "
-        f"allows: {what}."
+        f"A step of {side.name} reads {mb(read)} in {ms(side.step_ms)}, {percent(share)} of the speed that this "
+        f"machine allows: {what}."
     )
     return Finding("limit", sentence, {"share": share, "bytes": read, "step_ms": side.step_ms}, None, attempts)
 
@@ -98,10 +98,11 @@ def _held(side: Side, share: float, bound: str) -> tuple[str, tuple[dict[str, An
     if parts and bound != "overhead" and parts.ms["products"] > MOSTLY * parts.whole:
         took = f"{parts.ms['products'] / parts.whole:.0%} of the time are the library's products"
         return f"{took}, which do not read as fast as the memory could", (*QUICKER[1:2], *SMALLER)
-    around = (
-        f"starting {total:,} {unit}, and small ones among them, take the time" if total else "its own loop takes it"
-    )
-    return around, QUICKER
+    if not total:
+        return "its own loop takes it", QUICKER
+    if side.get("effective.launches.calls") < total / 2:
+        return f"{total:,} {unit} take it one after another, most of them too small to fill the machine", ()
+    return f"starting {total:,} {unit}, and small ones among them, take the time", QUICKER
 
 
 def _share(side: Side) -> float | None:
@@ -119,4 +120,4 @@ def _shares(mine: Side, other: Side) -> str:
         return ""
     slower = shares[0] < shares[1] and mine.step_bytes < other.step_bytes
     meant = ": a byte takes longer than there, but there are fewer of them" * slower
-    return f" ({shares[0]:.0%} of what the memory allows, against {shares[1]:.0%}{meant})"
+    return f" ({percent(shares[0])} of what the memory allows, against {percent(shares[1])}{meant})"
