@@ -6,7 +6,8 @@ import torch
 
 from engine.decode.native import NativeStepper
 from engine.decode.stepper import Stepper
-from engine.kernels.packed import Decoder, Weights
+from engine.kernels.packed import Decoder
+from engine.kernels.weights import Weights
 from engine.plan import Plan
 
 HEAD = "int8"

@@ -10,7 +10,8 @@ from engine.decode.prompts import Batch
 from engine.decode.sampling import Choose, Sampling
 from engine.decode.stepper import Stepper
 from engine.decode.trained import Borrowed
-from engine.kernels.packed import MOST, PLACES, Chooser, Decoder, Weights
+from engine.kernels.packed import MOST, PLACES, Chooser, Decoder
+from engine.kernels.weights import Weights
 from engine.models.architecture import Architecture
 from engine.models.quantize import own
 from engine.plan import Plan

@@ -1,7 +1,7 @@
-"""Packed weights: matrices laid out in the order in which step/decoder.cpp reads them, and the step that reads them."""
+"""The compiled step over packed weights: what step/decoder.cpp is told, and what calls it."""
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,28 +10,21 @@ from typing import Any
 import torch
 
 from engine.kernels.native import compiler, library
-from engine.kernels.pages import Pages
+from engine.kernels.weights import Address, Number, View, Weights, head_dim
 from engine.refusal import Refusal
 
 SOURCE = Path(__file__).parent / "step" / "decoder.cpp"
-BLOCK, GROUP, PLACES = 32, 32, 16
-"""Rows that lie together, weights that share a scale in 4 bits, and places of the cache that share a vector."""
-KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
+PLACES = 16
+"""Places of the cache that share a vector."""
 MOST = 128
 """Tokens that are read at once, unless a decoder is told otherwise."""
 
-Number, Address = ctypes.c_int64, ctypes.c_void_p
 NUMBER = ctypes.sizeof(Number)
-
-
-class _Matrix(ctypes.Structure):
-    _fields_ = [("kind", Number), ("rows", Number), ("depth", Number), ("data", Address), ("scales", Address),
-                ("sums", Address)]  # fmt: skip
 
 
 class _Layer(ctypes.Structure):
     _fields_ = [
-        *((name, _Matrix) for name in ("qkv", "out", "gate_up", "down")),
+        *((name, View) for name in ("qkv", "out", "gate_up", "down")),
         *((name, Address) for name in ("attention_norm", "feed_norm", "query_norm", "key_norm", "bias")),
     ]
 
@@ -39,113 +32,16 @@ class _Layer(ctypes.Structure):
 class _Config(ctypes.Structure):
     _fields_ = [
         *((name, Number) for name in ("layers", "hidden", "heads", "kv_heads", "dim", "feed", "vocabulary", "length",
-                                      "most", "threads", "fine")),
+                                      "most", "threads", "fine", "paired")),
         ("epsilon", ctypes.c_float), ("scale", ctypes.c_float),
         *((name, Address) for name in ("cosines", "sines", "final_norm")),
-        ("head", _Matrix), ("embedding", _Matrix), ("layer", ctypes.POINTER(_Layer)), ("cache", Address),
+        ("head", View), ("embedding", View), ("layer", ctypes.POINTER(_Layer)), ("cache", Address),
     ]  # fmt: skip
 
 
 class _Text(ctypes.Structure):
     _fields_ = [("ids", Address), ("rows", Address), ("places", Address), ("tokens", Number), ("wanted", Address),
                 ("keep", Number), ("banned", Address), ("bans", Number), ("best", Address)]  # fmt: skip
-
-
-class Matrix:
-    """A weight [rows, depth] in one of KINDS; rows are filled up to whole blocks. The layouts: step/products.h.
-
-    float32 weights that are bfloat16 numbers, as those of most checkpoints, lose nothing in half as many bytes and are
-    kept so. int8 has a scale for each row, by its largest weight; int4 one of 16 bits for each group of 32 weights, by
-    the largest of them, which becomes -8 (as in llama.cpp's Q4_0).
-    """
-
-    def __init__(self, weight: torch.Tensor, kind: str, pages: Pages):
-        rows, self.depth = weight.shape
-        exact = kind == "float32" and bool((weight == weight.bfloat16()).all())
-        self.kind, self.rows = "bfloat16" if exact else kind, -(-rows // BLOCK) * BLOCK
-        filled = torch.nn.functional.pad(weight.detach().float(), (0, 0, 0, self.rows - rows))
-        self.tensors: list[torch.Tensor] = [pages.keep(part) for part in _LAYOUTS[self.kind](filled)]
-
-    def bytes(self) -> int:
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
-
-    def view(self) -> _Matrix:
-        addresses = [tensor.data_ptr() for tensor in self.tensors]
-        return _Matrix(KINDS[self.kind], self.rows, self.depth, *addresses, *[None] * (3 - len(addresses)))
-
-
-def _float32(weight: torch.Tensor) -> list[torch.Tensor]:
-    return [weight.view(-1, BLOCK, weight.shape[1]).transpose(1, 2)]
-
-
-def _bfloat16(weight: torch.Tensor) -> list[torch.Tensor]:
-    return [weight.bfloat16().view(-1, BLOCK, weight.shape[1] // 2, 2).transpose(1, 2)]
-
-
-def _int8(weight: torch.Tensor) -> list[torch.Tensor]:
-    scale = weight.abs().amax(1) / 127
-    scale[scale == 0] = 1
-    whole = (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
-    packed = whole.view(-1, BLOCK, weight.shape[1] // 4, 4).transpose(1, 2)
-    return [packed, scale, whole.sum(1, dtype=torch.int32)]
-
-
-def _int4(weight: torch.Tensor) -> list[torch.Tensor]:
-    groups = weight.view(len(weight), -1, GROUP)
-    peak = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))[..., 0]
-    scale = (peak / -8).bfloat16()
-    scale[scale == 0] = 1
-    whole = ((groups / scale.float()[..., None]).round().clamp(-8, 7) + 8).to(torch.uint8)
-    halves = whole.view(-1, BLOCK, groups.shape[1], 2, 4, 4)
-    packed = (halves[:, :, :, 0] | (halves[:, :, :, 1] << 4)).permute(0, 2, 3, 1, 4)
-    return [packed, scale.view(-1, 2, BLOCK // 2, groups.shape[1]).permute(0, 3, 2, 1)]
-
-
-_LAYOUTS = {"float32": _float32, "bfloat16": _bfloat16, "int8": _int8, "int4": _int4}
-
-
-class Weights:
-    """A Llama-like model's weights, packed: `kind` for the layers, `head` for the last product.
-
-    Of the family Llama, Mistral, Qwen2 and Qwen3, as transformers builds them. The tokens' vectors stay plain numbers;
-    those that are not `alone` have none, and are for a decoder beside another one.
-    """
-
-    def __init__(self, model: Any, kind: str, head: str, alone: bool = True):
-        self.kind, self.config = kind, model.config
-        pages = Pages()
-        self.layers = [_layer(layer, kind, pages) for layer in model.model.layers]
-        self.head = Matrix(model.get_output_embeddings().weight, head, pages)
-        tied = not alone or (head in ("float32", "bfloat16") and model.config.tie_word_embeddings)
-        self.embedding = self.head if tied else Matrix(model.get_input_embeddings().weight, "float32", pages)
-        self.final_norm = model.model.norm.weight.detach().float()
-        self.rotary = model.model.rotary_emb
-
-    def matrices(self) -> Iterator[Matrix]:
-        for layer in self.layers:
-            yield from (layer[name] for name in ("qkv", "out", "gate_up", "down"))
-        yield self.head
-        if self.embedding is not self.head:
-            yield self.embedding
-
-    def bytes(self) -> int:
-        return sum(matrix.bytes() for matrix in self.matrices())
-
-
-def _layer(layer: Any, kind: str, pages: Pages) -> dict[str, Any]:
-    """The matrices and vectors of one layer; what it lacks is None."""
-    attention, feed = layer.self_attn, layer.mlp
-    three = (attention.q_proj, attention.k_proj, attention.v_proj)
-    bias = None if three[0].bias is None else torch.cat([one.bias for one in three])
-    norms = [getattr(getattr(attention, name, None), "weight", None) for name in ("q_norm", "k_norm")]
-    vectors = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight, *norms, bias)
-    return {
-        "qkv": Matrix(torch.cat([one.weight for one in three]), kind, pages),
-        "out": Matrix(attention.o_proj.weight, kind, pages),
-        "gate_up": Matrix(torch.cat([feed.gate_proj.weight, feed.up_proj.weight]), kind, pages),
-        "down": Matrix(feed.down_proj.weight, kind, pages),
-        "vectors": [None if one is None else one.detach().float().contiguous() for one in vectors],
-    }
 
 
 class Decoder:
@@ -162,7 +58,7 @@ class Decoder:
         most: int = MOST,
     ):  # fmt: skip
         config = weights.config
-        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        dim = head_dim(config)
         self.length = -(-length // PLACES) * PLACES
         self.vocabulary, self.weights, self.rows, self.most = config.vocab_size, weights, rows, most
         shape = (rows, config.num_hidden_layers, config.num_key_value_heads, 2, self.length, dim)
@@ -174,7 +70,8 @@ class Decoder:
         self.layers = (_Layer * config.num_hidden_layers)(*map(_view, weights.layers))
         self.made = _Config(
             config.num_hidden_layers, config.hidden_size, config.num_attention_heads, config.num_key_value_heads, dim,
-            config.intermediate_size, self.vocabulary, self.length, most, threads, fine, config.rms_norm_eps, dim**-0.5,
+            config.intermediate_size, self.vocabulary, self.length, most, threads, fine, bool(weights.paired),
+            config.rms_norm_eps, dim**-0.5,
             *(one.data_ptr() for one in (*self.turns, weights.final_norm)), weights.head.view(),
             embedding.view(), self.layers, self.cache.data_ptr(),
         )  # fmt: skip

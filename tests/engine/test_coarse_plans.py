@@ -5,8 +5,8 @@ import torch
 
 from engine.code.script import script
 from engine.code.vllm import vllm
-from engine.kernels.packed import Matrix
 from engine.kernels.pages import Pages
+from engine.kernels.weights import Matrix
 from engine.measure.ceiling import guesser, planned, prefill
 from engine.measure.fit import fit
 from engine.measure.formats import formats

@@ -9,8 +9,9 @@ from engine.decode.prompts import Batch
 from engine.decode.sampling import Sampling
 from engine.decode.stepper import Stepper
 from engine.event import Step
-from engine.kernels.packed import Chooser, Decoder, Matrix, Weights
+from engine.kernels.packed import Chooser, Decoder
 from engine.kernels.pages import Pages
+from engine.kernels.weights import Matrix, Weights
 from engine.plan import Plan
 from tests.engine.tiny import prompts, tiny
 
@@ -44,6 +45,19 @@ def test_logits_are_those_of_the_modules(kind, threads):
     stepper.rollback(7)
     torch.testing.assert_close(stepper.step(text[:, 133:150]), wanted[:, 133:150], rtol=1e-3, atol=1e-4)
     assert stepper.length == 150 and stepper.kv_bytes() == 2 * 2 * 2 * LENGTH * 16 * 4
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("kind", "dim"), [("llama", 32), ("llama", 64), ("qwen2", 32), ("qwen3", 64)])
+def test_heads_of_any_size_are_turned_as_the_modules_turn_them(kind, dim):
+    """Where a head fills whole blocks and has no norm, RoPE is part of the product: its rows are packed in pairs."""
+    model, given = tiny(kind, head_dim=dim), tiny(kind, head_dim=dim)
+    kept = Native(given, Plan("transformers", "m", native=True, threads=2))
+    assert bool(kept.weights.paired) == (kind != "qwen3")
+    stepper, text = kept.stepper(given, LENGTH), ids(70)
+    wanted = model(text).logits
+    torch.testing.assert_close(stepper.step(text[:, :69]), wanted[:, :69], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(stepper.step(text[:, 69:]), wanted[:, 69:], rtol=1e-3, atol=1e-4)
 
 
 @torch.inference_mode()

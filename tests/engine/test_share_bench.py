@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from engine.kernels.packed import Decoder, Weights
+from engine.kernels.packed import Decoder
+from engine.kernels.weights import Weights
 from tests.bench import share
 from tests.engine.tiny import tiny
 

@@ -7,6 +7,7 @@ import torch
 
 from engine.decode.native import Native
 from engine.kernels import packed
+from engine.kernels.weights import Weights
 from engine.measure import fit
 from engine.measure.ceiling import Use
 from engine.measure.machine import machine
@@ -106,10 +107,20 @@ def test_the_forecast_counts_what_numba_adds(monkeypatch):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_heads_whose_rows_are_packed_in_pairs(kind):
+    model, given = tiny(kind, head_dim=32), tiny(kind, head_dim=32)
+    kept = Native(given, Plan("transformers", "m", native=True, threads=2))
+    text = ids(40)
+    assert kept.weights.paired == 32
+    torch.testing.assert_close(kept.stepper(given, 64).step(text), model(text).logits, rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
 def test_the_step_chooses_among_its_logits():
     model = tiny("llama", vocab_size=200, tie_word_embeddings=False)
     model.get_output_embeddings().weight.data[[70, 190]] = 0
-    decoder = packed.Decoder(packed.Weights(model, "float32", "float32"), 64, 2, True, 2)
+    decoder = packed.Decoder(Weights(model, "float32", "float32"), 64, 2, True, 2)
     rows, banned = torch.arange(2), [5, 70]
     choose, tokens = packed.Chooser(decoder, range(2), banned), [3, 9]
     for place in range(5):

@@ -1,8 +1,9 @@
 // A Llama-like decoder whose whole step is one call: every weight is read once, by all threads, in order.
 //
-// A step takes tokens of one or of several texts. A layer is seven passes with a barrier after each: norm and QKV;
-// turning and keeping; attention; output; norm, gate and up; SwiGLU; down. engine/kernels/packed.py packs the weights.
-// All sums are float32, or exact integers.
+// A step takes tokens of one or of several texts. A layer is five passes with a barrier after each: norm, QKV, turning
+// and keeping; attention; output; norm, gate, up and SwiGLU; down. Rows of QKV and of gate and up are packed so that
+// what belongs together is found in one block (engine/kernels/packed.py); where queries or keys have norms of their
+// own, turning is a pass by itself. All sums are float32, or exact integers.
 
 #include <cmath>
 
@@ -18,9 +19,10 @@ struct Layer {
 
 // `cache` is [rows][layers][kv_heads][2][length][dim]: keys in blocks of 16 places, [length / 16][dim][16], then values.
 // `most` tokens can be read at once; `fine` inputs have 16 bits where weights are integers, others 8. Where weights are
-// bfloat16, fine inputs are float32, others bfloat16 in a prompt.
+// bfloat16, fine inputs are float32, others bfloat16 in a prompt. Where rows are `paired`, each block of a query or key
+// holds 16 rows of a head's first half, and those with which they are turned.
 struct Config {
-  int64_t layers, hidden, heads, kv_heads, dim, feed, vocabulary, length, most, threads, fine;
+  int64_t layers, hidden, heads, kv_heads, dim, feed, vocabulary, length, most, threads, fine, paired;
   float epsilon, scale;
   const float *cosines, *sines, *final_norm;  // cosines and sines: [length][dim / 2]
   Matrix head, embedding;
@@ -45,7 +47,7 @@ class Decoder {
     hidden.resize(c.most * c.hidden);
     mixed.resize(c.most * wide() * c.dim);
     attended.resize(c.most * c.heads * c.dim);
-    both.resize(c.most * 2 * c.feed);
+    gated.resize(c.most * c.feed);
     scores.resize(c.threads * TOGETHER * room());
     found.resize(c.threads * c.most);
   }
@@ -90,9 +92,10 @@ class Decoder {
   }
 
   void tell(const Input& x, const Text& text, float* logits, int64_t number) {
-    times(c.head, x, text.keep, number, [&](int64_t token, int64_t row, Vector y) {
-      for (int64_t lane = 0; lane < std::min(WIDTH, c.vocabulary - row); ++lane)
-        logits[token * c.vocabulary + row + lane] = y[lane];
+    times(c.head, x, text.keep, number, [&](int64_t token, int64_t row, Vector y, Vector next) {
+      float* to = logits + token * c.vocabulary + row;
+      for (int64_t lane = 0; lane < std::min(BLOCK, c.vocabulary - row); ++lane)
+        to[lane] = lane < WIDTH ? y[lane] : next[lane - WIDTH];
     });
     team.meet();
   }
@@ -102,11 +105,14 @@ class Decoder {
     constexpr float NEVER = -std::numeric_limits<float>::infinity();
     Best* own = &found[number * c.most];
     for (int64_t token = 0; token < text.keep; ++token) own[token].clear();
-    times(c.head, x, text.keep, number, [&](int64_t token, int64_t row, Vector y) {
-      const Whole rows = LANES + int32_t(row);
+    const auto see = [&](int64_t token, Whole rows, Vector y) {
       y = rows < int32_t(c.vocabulary) ? y : Vector{} + NEVER;
       for (int64_t ban = 0; ban < text.bans; ++ban) y = rows == int32_t(text.banned[ban]) ? Vector{} + NEVER : y;
       own[token].see(y, rows);
+    };
+    times(c.head, x, text.keep, number, [&](int64_t token, int64_t row, Vector y, Vector next) {
+      see(token, LANES + int32_t(row), y);
+      see(token, LANES + int32_t(row + WIDTH), next);
     });
     team.meet();
   }
@@ -120,28 +126,30 @@ class Decoder {
 
   void pass(int64_t place, const Text& text, int64_t number) {
     const Layer& layer = c.layer[place];
-    const int64_t size = wide() * c.dim, tokens = text.tokens;
+    const int64_t tokens = text.tokens;
     const auto each = [](int64_t token) { return token; };
-    const auto add = [&](int64_t token, int64_t row, Vector y) {
-      if (row < c.hidden) store(&hidden[token * c.hidden + row], load(&hidden[token * c.hidden + row]) + y);
+    const auto add = [&](int64_t token, int64_t row, Vector y, Vector next) {
+      float* to = &hidden[token * c.hidden + row];
+      store(to, load(to) + y);
+      store(to + WIDTH, load(to + WIDTH) + next);
     };
     times(layer.qkv, norm(layer.attention_norm, tokens, layer.qkv, number, each), tokens, number,
-          [&](int64_t token, int64_t row, Vector y) {
-            if (row < size) store(&mixed[token * size + row], layer.bias ? y + load(layer.bias + row) : y);
+          [&](int64_t token, int64_t row, Vector y, Vector next) {
+            if (layer.bias) y += load(layer.bias + row), next += load(layer.bias + row + WIDTH);
+            c.paired ? place_turned(place, text, token, row, y, next) : place_plain(token, row, y, next);
           });
     team.meet();
-    turn(layer, place, text, number);
-    team.meet();
+    if (!c.paired) turn(layer, place, text, number), team.meet();
     attend_all(place, text, number);
     team.meet();
-    times(layer.out, attended_input(tokens, layer.out, number), tokens, number, add);
+    times(layer.out, plain(attended, tokens, layer.out, number), tokens, number, add);
     team.meet();
     times(layer.gate_up, norm(layer.feed_norm, tokens, layer.gate_up, number, each), tokens, number,
-          [&](int64_t token, int64_t row, Vector y) {
-            if (row < 2 * c.feed) store(&both[token * 2 * c.feed + row], y);
+          [&](int64_t token, int64_t row, Vector gate, Vector up) {  // SiLU(gate) x up, arXiv:2002.05202
+            store(&gated[token * c.feed + row / 2], gate / (1.f + exponential(-gate)) * up);
           });
     team.meet();
-    times(layer.down, swiglu(tokens, layer.down, number), tokens, number, add);
+    times(layer.down, plain(gated, tokens, layer.down, number), tokens, number, add);
     team.meet();
   }
 
@@ -172,19 +180,9 @@ class Decoder {
     });
   }
 
-  const Input& attended_input(int64_t tokens, const Matrix& reader, int64_t number) {
+  const Input& plain(const std::vector<float>& from, int64_t tokens, const Matrix& reader, int64_t number) {
     return prepare(tokens, reader, number, [&](int64_t token, float* to) {
-      const float* from = &attended[token * reader.depth];
-      std::copy(from, from + reader.depth, to);
-    });
-  }
-
-  // SiLU(gate) x up, arXiv:2002.05202.
-  const Input& swiglu(int64_t tokens, const Matrix& reader, int64_t number) {
-    return prepare(tokens, reader, number, [&](int64_t token, float* to) {
-      const float *gate = &both[token * 2 * c.feed], *up = gate + c.feed;
-      for (int64_t i = 0; i < c.feed; i += WIDTH)
-        store(to + i, load(gate + i) / (1.f + exponential(-load(gate + i))) * load(up + i));
+      std::copy_n(&from[token * reader.depth], reader.depth, to);
     });
   }
 
@@ -204,6 +202,37 @@ class Decoder {
   }
   float* values(int64_t row, int64_t layer, int64_t head) const { return keys(row, layer, head) + c.length * c.dim; }
 
+  float* key(int64_t layer, int64_t head, int64_t row, int64_t place) const {
+    return keys(row, layer, head) + place / WIDTH * WIDTH * c.dim + place % WIDTH;
+  }
+
+  void place_plain(int64_t token, int64_t row, Vector y, Vector next) {
+    float* to = &mixed[token * wide() * c.dim + row];
+    if (row < wide() * c.dim) store(to, y);
+    if (row + WIDTH < wide() * c.dim) store(to + WIDTH, next);
+  }
+
+  // As `turn`, for a block of paired rows.
+  void place_turned(int64_t layer, const Text& text, int64_t token, int64_t row, Vector y, Vector next) {
+    const int64_t head = row / c.dim, part = row % c.dim, half = c.dim / 2, first = part / 2;
+    const int64_t place = text.places[token];
+    if (head >= c.heads + c.kv_heads) {
+      float* to = values(text.rows[token], layer, head - c.heads - c.kv_heads) + place * c.dim + part;
+      return store(to, y), store(to + WIDTH, next);
+    }
+    const Vector cosine = load(c.cosines + place * half + first), sine = load(c.sines + place * half + first);
+    const Vector turned[2] = {y * cosine - next * sine, next * cosine + y * sine};
+    for (int side = 0; side < 2; ++side) {
+      const int64_t at = first + side * half;
+      if (head < c.heads) {
+        store(&mixed[(token * wide() + head) * c.dim + at], turned[side]);
+        continue;
+      }
+      float* kept = key(layer, head - c.heads, text.rows[token], place) + at * WIDTH;
+      for (int64_t lane = 0; lane < WIDTH; ++lane) kept[lane * WIDTH] = turned[side][lane];
+    }
+  }
+
   // Turn queries and keys by their places (RoPE, arXiv:2104.09864), and keep keys and values.
   void turn(const Layer& layer, int64_t place_of_layer, const Text& text, int64_t number) {
     for (int64_t job; (job = team.take(number, text.tokens * wide())) < text.tokens * wide();) {
@@ -216,7 +245,7 @@ class Decoder {
       if (const float* weight = head < c.heads ? layer.query_norm : layer.key_norm) scale(x, weight);
       rotate(x, place);
       if (head < c.heads) continue;
-      float* kept = keys(row, place_of_layer, head - c.heads) + place / WIDTH * WIDTH * c.dim + place % WIDTH;
+      float* kept = key(place_of_layer, head - c.heads, row, place);
       for (int64_t i = 0; i < c.dim; ++i) kept[i * WIDTH] = x[i];
     }
   }
@@ -254,7 +283,7 @@ class Decoder {
   const Config c;
   Team team;
   std::vector<Input> inputs;  // one for each thread, and the one that is shared
-  std::vector<float> hidden, mixed, attended, both, scores;
+  std::vector<float> hidden, mixed, attended, gated, scores;
   std::vector<Best> found;  // by each thread, for each token
   std::vector<std::pair<int64_t, int64_t>> tiles;  // the first token and the number of those that attend together
 };

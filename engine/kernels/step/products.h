@@ -195,16 +195,15 @@ inline void block_of(const Matrix& m, const Input& x, bool fine, int64_t token, 
     fine || !PAIRS ? block_bfloat16<TOKENS>(m, x, token, block, y) : block_pairs<TOKENS>(m, x, token, block, y);
   if (m.kind == INT8) fine ? block_int8<TOKENS, true>(m, x, token, block, y) : block_int8<TOKENS, false>(m, x, token, block, y);
   if (m.kind == INT4) fine ? block_int4<TOKENS, true>(m, x, token, block, y) : block_int4<TOKENS, false>(m, x, token, block, y);
-  for (int t = 0; t < TOKENS; ++t)
-    for (int half = 0; half < 2; ++half) put(token + t, block * BLOCK + half * WIDTH, y[t][half]);
+  for (int t = 0; t < TOKENS; ++t) put(token + t, block * BLOCK, y[t][0], y[t][1]);
 }
 
 struct Span {
   int64_t first, last;
 };
 
-// y = W x for some blocks and tokens: put(token, row, sixteen sums). A block stays in a cache for all tokens, and as
-// many of them are multiplied at once as sums fit into a processor's registers.
+// y = W x for some blocks and tokens: put(token, first row, sums of sixteen rows, those of the next sixteen). A block
+// stays in a cache for all tokens, and as many of them are multiplied at once as sums fit into a processor's registers.
 template <typename Put>
 inline void product(const Matrix& m, const Input& x, bool fine, Span tokens, Span blocks, Put put) {
   const bool wide = m.whole() && (fine || m.kind == INT4);

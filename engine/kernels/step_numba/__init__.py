@@ -60,8 +60,8 @@ class Step:
         widest = max(c.hidden, c.feed, c.heads * c.dim)
         self.inputs = tuple(self._input(tokens, widest) for tokens in (*(FEW,) * threads, most))
         self.shape = Shape(
-            c.layers, c.heads, c.kv_heads, c.dim, c.length, threads, bool(c.fine), c.epsilon, c.scale, c.cosines,
-            c.sines, c.cache, c.final_norm, *(room.ctypes.data for room in shared),
+            c.layers, c.heads, c.kv_heads, c.dim, c.length, threads, bool(c.fine), bool(c.paired), c.epsilon, c.scale,
+            c.cosines, c.sines, c.cache, c.final_norm, *(room.ctypes.data for room in shared),
         )  # fmt: skip
         self.threads = ThreadPoolExecutor(threads)
 

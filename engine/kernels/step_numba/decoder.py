@@ -54,6 +54,7 @@ class Shape(NamedTuple):
     length: int
     threads: int
     fine: bool
+    paired: bool
     epsilon: float
     scale: float
     cosines: int
@@ -113,10 +114,10 @@ def plain(source, weight, size, epsilon, to):
 
 @together
 def swiglu(source, weight, size, epsilon, to):
-    """SiLU(gate) x up, arXiv:2002.05202; up stands behind the gate."""
+    """SiLU(gate) x up, arXiv:2002.05202; they stand in turns of 16."""
     for i in range(0, 4 * size, 64):
-        gate = floats(source + i, 16)
-        store(to + i, gate / (exponential(splat(0.0, 16) - gate) + 1.0) * floats(source + 4 * size + i, 16))
+        gate = floats(source + 2 * i, 16)
+        store(to + i, gate / (exponential(splat(0.0, 16) - gate) + 1.0) * floats(source + 2 * i + 64, 16))
 
 
 def preparing(fill: Callable, widths: int) -> Callable:
@@ -170,7 +171,10 @@ def times(c, m, x, tokens, number, to, add):
 
 @apart
 def turn(c, words, layer, text):
-    """Add biases, turn queries and keys by their places (RoPE, arXiv:2104.09864), and keep keys and values."""
+    """Add biases, turn queries and keys by their places (RoPE, arXiv:2104.09864), and keep keys and values.
+
+    Paired numbers stay in turns of 16, in the cache as well: a product of queries and keys is a sum in any order.
+    """
     dim, heads, half = c.dim, c.heads + 2 * c.kv_heads, c.dim // 2
     job = take(c.team)
     while job < text.tokens * heads:
@@ -188,10 +192,16 @@ def turn(c, words, layer, text):
         if weight:
             normed(x, weight, dim, c.epsilon, x)
         for i in range(0, 4 * half, 32):
-            a, b, turned = floats(x + i, 8), floats(x + 4 * half + i, 8), 4 * place * half + i
-            cosine, sine = floats(c.cosines + turned, 8), floats(c.sines + turned, 8)
-            store(x + i, a * cosine - b * sine)
-            store(x + 4 * half + i, b * cosine + a * sine)
+            first = x + (i // 64 * 128 + i % 64 if c.paired else i)
+            second, turned = first + (64 if c.paired else 4 * half), 4 * place * half + i
+            a, b, cosine, sine = (
+                floats(first, 8),
+                floats(second, 8),
+                floats(c.cosines + turned, 8),
+                floats(c.sines + turned, 8),
+            )
+            store(first, a * cosine - b * sine)
+            store(second, b * cosine + a * sine)
         if head >= c.heads:
             for i in range(dim):
                 store(kept + 4 * (place // 16 * 16 * dim + 16 * i + place % 16), floats(x + 4 * i, 1))
