@@ -52,7 +52,7 @@ def test_the_machine_decides_and_a_lent_gpu_gets_the_small_question(monkeypatch,
     for here in (BARE, CARD, replace(CARD, zero_gpu=True)):
         monkeypatch.setattr(presets, "machine", lambda here=here: here)
         sizes.append((preset(str(file)).lanes["B"].opts["batching"].size, tokens(preset(str(file)))))
-    assert sizes == [(4, 128), (32, 8192), (4, 128)]
+    assert sizes == [(4, 128), (32, 768), (4, 128)]
     file.write_text("[cuda]\nnonsense = 1\n" + file.read_text("utf-8").partition("[cuda")[0], "utf-8")
     monkeypatch.setattr(presets, "machine", lambda: CARD)
     with pytest.raises(Refusal):
