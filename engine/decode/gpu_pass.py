@@ -104,7 +104,7 @@ class Pass:
 
     def run(self, hidden: torch.Tensor, attend: Attend | None = None) -> torch.Tensor:
         """All layers: [rows x tokens, hidden] in and out."""
-        attend, soon = attend or self._newest, self.soon
+        attend, soon = attend or self.newest, self.soon
         for number, layer in enumerate(self.weights.layers):
             qkv = _through(hidden, layer.qkv, layer.attention_norm, layer.bias, soon=soon)
             hidden = _through(attend(number, qkv), layer.out, residual=hidden, soon=soon)
@@ -112,7 +112,8 @@ class Pass:
             hidden = _through(gated, layer.down, residual=hidden, soon=soon)
         return hidden
 
-    def _newest(self, number: int, qkv: torch.Tensor) -> torch.Tensor:
+    def newest(self, number: int, qkv: torch.Tensor) -> torch.Tensor:
+        """The attention of up to WIDEST new tokens of every row in a layer; their keys and values are kept."""
         context = self.context
         folded = qkv.view(context.rows, self.tokens, -1)
         cache, norm = context.cache[number], self.weights.layers[number].heads

@@ -7,6 +7,9 @@ from pydantic import Field
 from engine.optimizations import Optimization
 from engine.plan import Plan
 
+ON_A_GPU, ELSEWHERE = 512, 128
+"""Tokens of prompts in a step unless chosen. A GPU takes some 14 ms to compute so many of an 8B shape, and 4.9 ms for a
+step without (the first reckoned); two cores took 205 ms for 128 of the embedded model beside seven next tokens."""
 ONE_PROCESS = "Continuous batching has all requests in one process: switch replicas and tensor parallelism off."
 OWN_CACHE = "Continuous batching brings its own store of keys and values: set the KV cache to dynamic, and plain."
 MOVING_SHAPE = "A packed step has another shape every time: switch compiling and graphs off, or continuous batching."
@@ -38,11 +41,11 @@ class ContinuousBatching(Optimization):
 
     slots: int = Field(8, ge=1, le=64, title="Slots", description="Requests in the engine at once, at most.")
     chunk: int = Field(
-        128,
-        ge=16,
+        0,
+        ge=0,
         le=2048,
         title="Chunk",
-        description="Prompt tokens that one step reads beside everybody's next token.",
+        description="Prompt tokens that one step reads beside everybody's next token. 0: 512 on a GPU, else 128.",
     )
     memory_mb: int = Field(
         0,
@@ -59,8 +62,9 @@ class ContinuousBatching(Optimization):
         return None
 
     def on_transformers(self, plan: Plan) -> None:
-        plan.continuous = self.knobs()
-        plan.expected |= {"continuous": True, "continuous.slots": self.slots, "continuous.chunk": self.chunk}
+        chunk = self.chunk or (ON_A_GPU if plan.device == "cuda" else ELSEWHERE)
+        plan.continuous = {**self.knobs(), "chunk": chunk}
+        plan.expected |= {"continuous": True, "continuous.slots": self.slots, "continuous.chunk": chunk}
 
     on_generate = on_transformers
 

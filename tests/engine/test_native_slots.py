@@ -182,3 +182,12 @@ def test_a_plan_with_both_keeps_the_slots_and_no_step_feeds_itself(device):
         one.apply(plan)
     assert [one.settle(plan) for one in both] == [None, None]
     assert plan.native and plan.continuous and not plan.graph and plan.cache == "dynamic"
+
+
+@pytest.mark.parametrize(("device", "taken"), [("cpu", 128), ("cuda", 512)])
+def test_how_much_a_step_reads_is_the_devices_unless_chosen(device, taken):
+    for chosen, wanted in ((ContinuousBatching(), taken), (ContinuousBatching(chunk=48), 48)):
+        for backend in ("transformers", "generate"):
+            plan = Plan(backend, "m", device=device)
+            chosen.apply(plan)
+            assert plan.continuous["chunk"] == plan.expected["continuous.chunk"] == wanted
