@@ -129,6 +129,7 @@ def about(model: str) -> str:
         return f"<p>{other}</p>"
     facts = [f"{_size(known.parameters)} parameters", known.licence, f"context {known.context:,}"]
     facts += ["gated: the hub asks for an account"] if known.gated else []
+    facts += [f"comes quantized ({known.comes}), is widened while it loads"] if known.comes else []
     text = NOISE if model.startswith(RANDOM) else " · ".join(facts)
     return f"<p>{escape(text)}</p>"
 

@@ -87,10 +87,12 @@ def test_numbers_from_a_browser_become_the_knobs_type():
     assert value(guesses, 5.5) == 5.5
 
 
-def test_random_weights_are_offered_in_every_shape_once():
+def test_a_model_that_comes_quantized_says_so_and_is_not_offered_with_random_weights():
     names = [name for _, name in workload.choices()]
     assert "smollm2-135m-gguf" in names and "random:smollm2-135m-gguf" not in names
     assert "random:smollm2-135m" in names
+    assert "comes quantized (gguf)" in workload.about("smollm2-135m-gguf")
+    assert "quantized" not in workload.about("smollm2-135m")
 
 
 def test_a_switch_adds_off_to_the_choices():
