@@ -29,9 +29,10 @@ def compile_step(model: Any, plan: Plan) -> Any:
         mode = "reduce-overhead" if plan.compile == "default" else "max-autotune"
     known = set(cached_backends)
     step = torch.compile(model.forward, mode=mode, fullgraph=True, dynamic=False)
-    # a step in one piece does not say what it is compiled with; the compiler that torch made for it does
+    # A step in one piece does not say what it is compiled with, but the compiler that torch made for it does. Functions
+    # that are left out of compiling come with one of their own, which has no settings.
     made = (compiler for key, compiler in cached_backends.items() if key not in known)
-    step.get_compiler_config = getattr(next(made, None), "get_compiler_config", None)
+    step.get_compiler_config = next(filter(None, (getattr(one, "get_compiler_config", None) for one in made)), None)
     return step
 
 
