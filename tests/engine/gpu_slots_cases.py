@@ -2,9 +2,11 @@
 
 import time
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
+from engine.decode import gpu_slots
 from engine.decode.arrivals import InTurn
 from engine.decode.continuous import Engine, engine
 from engine.decode.gpu_slots import LARGE, SMALL, GpuSlots, counts, widths
@@ -111,16 +113,17 @@ def more_than_the_largest_piece_holds_is_read_by_several() -> None:
 
 @torch.inference_mode()
 def packed_weights_are_read_apart() -> None:
-    """For the next tokens and for prompts, by their own kernels."""
+    """For the next tokens and for prompts, by their own kernels; blocks are larger here, as in long slots."""
     _, model, native = pair("llama", "int8")
-    slots, (first, second) = native.slots(2, 32, 16), prompts(4, 9)
+    with patch.multiple(gpu_slots, LONG=0, LARGE=32):
+        slots, (first, second) = native.slots(2, 32, 16), prompts(4, 22)
     ran = counted(slots)
     slots.read(Work((), (Chunk(0, 0, 3, True),)), [0], first[:3])
-    found = slots.read(Work((0,), (Chunk(1, 0, 9, True),)), [3, 0], (first[3], *second))
+    found = slots.read(Work((0,), (Chunk(1, 0, 22, True),)), [3, 0], (first[3], *second))
     for logits, text in zip(found, (first, second), strict=True):
         exact = native.stepper(model, 32).prefill(torch.tensor([text], device=DEVICE))[0, -1]
         assert (logits - exact).norm() < 1e-3 * exact.norm(), "whole numbers are told apart in 24 bits"
-    assert ran == [16, 1, 16]
+    assert ran == [32, 1, 32] and slots.block == 32
 
 
 def agree(model: Any, found: torch.Tensor, *texts: tuple[int, ...]) -> None:
