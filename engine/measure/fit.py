@@ -177,7 +177,7 @@ def _activations(plan: Plan, shape: Architecture, how: Formats, use: Use) -> flo
     """Of the longest pass: the prompts that are read together, one layer at a time."""
     tokens = use.together * use.prompt
     if plan.continuous:
-        tokens = min(plan.continuous["chunk"], use.prompt) + use.rows
+        tokens = min(plan.continuous["chunk"], use.rows * use.prompt) + use.rows
     width = max(shape.feed_forward, shape.experts_per_token * shape.expert_width + shape.shared_width)
     live = tokens * ((3 if shape.family.gated else 2) * width + 4 * shape.hidden) * how.plain
     scores = use.together * shape.heads * use.prompt**2 * how.plain if plan.attention == "eager" else 0.0
