@@ -11,6 +11,7 @@
 #include "best.h"
 #include "products.h"
 #include "team.h"
+#include "turning.h"
 
 struct Layer {
   Matrix qkv, out, gate_up, down;
@@ -141,16 +142,16 @@ class Decoder {
     team.meet();
     if (!c.paired) turn(layer, place, text, number), team.meet();
     attend_all(place, text, number);
-    team.meet();
+    meet(layer.out, number);
     times(layer.out, plain(attended, tokens, layer.out, number), tokens, number, add);
-    team.meet();
+    meet(layer.gate_up, number);
     times(layer.gate_up, norm(layer.feed_norm, tokens, layer.gate_up, number, each), tokens, number,
           [&](int64_t token, int64_t row, Vector gate, Vector up) {  // SiLU(gate) x up, arXiv:2002.05202
             store(&gated[token * c.feed + row / 2], gate / (1.f + exponential(-gate)) * up);
           });
-    team.meet();
+    meet(layer.down, number);
     times(layer.down, plain(gated, tokens, layer.down, number), tokens, number, add);
-    team.meet();
+    meet(place + 1 < c.layers ? c.layer[place + 1].qkv : c.head, number);
   }
 
   // What `fill(token, to)` writes for each token, rounded as its reader wants it. Each thread has a copy of its own of
@@ -186,15 +187,25 @@ class Decoder {
     });
   }
 
+  // Blocks of a matrix that are one job.
+  int64_t chunk(const Matrix& m) const {
+    return std::max<int64_t>(1, std::min<int64_t>(16, m.rows / BLOCK / (team.size * 8)));
+  }
+
   template <typename Put>
   void times(const Matrix& m, const Input& x, int64_t tokens, int64_t number, Put put) {
-    const int64_t blocks = m.rows / BLOCK, slices = (tokens + SLICE - 1) / SLICE;
-    const int64_t chunk = std::max<int64_t>(1, std::min<int64_t>(16, blocks / (team.size * 8)));
-    const int64_t jobs = (blocks + chunk - 1) / chunk * slices;
+    const int64_t blocks = m.rows / BLOCK, slices = (tokens + SLICE - 1) / SLICE, size = chunk(m);
+    const int64_t jobs = (blocks + size - 1) / size * slices;
     for (int64_t job; (job = team.take(number, jobs)) < jobs;) {
-      const int64_t first = job / slices * chunk, token = job % slices * SLICE;
-      product(m, x, fine(m, tokens), {token, std::min(token + SLICE, tokens)}, {first, std::min(first + chunk, blocks)}, put);
+      const int64_t first = job / slices * size, token = job % slices * SLICE;
+      product(m, x, fine(m, tokens), {token, std::min(token + SLICE, tokens)}, {first, std::min(first + size, blocks)}, put);
     }
+  }
+
+  // Wait for all threads; the first weights of the next product are on their way meanwhile.
+  void meet(const Matrix& next, int64_t number) {
+    const int64_t size = chunk(next), jobs = (next.rows / BLOCK + size - 1) / size;
+    team.meet([&] { next.fetch(team.begin(number, jobs) * size); });
   }
 
   float* keys(int64_t row, int64_t layer, int64_t head) const {
@@ -233,8 +244,9 @@ class Decoder {
     }
   }
 
-  // Turn queries and keys by their places (RoPE, arXiv:2104.09864), and keep keys and values.
+  // Turn queries and keys by their places, and keep keys and values.
   void turn(const Layer& layer, int64_t place_of_layer, const Text& text, int64_t number) {
+    const int64_t half = c.dim / 2;
     for (int64_t job; (job = team.take(number, text.tokens * wide())) < text.tokens * wide();) {
       const int64_t token = job / wide(), head = job % wide(), place = text.places[token], row = text.rows[token];
       float* x = &mixed[job * c.dim];
@@ -242,28 +254,11 @@ class Decoder {
         std::copy(x, x + c.dim, values(row, place_of_layer, head - c.heads - c.kv_heads) + place * c.dim);
         continue;
       }
-      if (const float* weight = head < c.heads ? layer.query_norm : layer.key_norm) scale(x, weight);
-      rotate(x, place);
+      if (const float* weight = head < c.heads ? layer.query_norm : layer.key_norm) scale(x, weight, c.dim, c.epsilon);
+      rotate(x, c.cosines + place * half, c.sines + place * half, half);
       if (head < c.heads) continue;
       float* kept = key(place_of_layer, head - c.heads, row, place);
       for (int64_t i = 0; i < c.dim; ++i) kept[i * WIDTH] = x[i];
-    }
-  }
-
-  void scale(float* x, const float* weight) const {
-    float sum = 0;
-    for (int64_t i = 0; i < c.dim; ++i) sum += x[i] * x[i];
-    const float inverse = 1.f / std::sqrt(sum / c.dim + c.epsilon);
-    for (int64_t i = 0; i < c.dim; ++i) x[i] *= inverse * weight[i];
-  }
-
-  void rotate(float* x, int64_t place) const {
-    const int64_t half = c.dim / 2;
-    const float *cosine = c.cosines + place * half, *sine = c.sines + place * half;
-    for (int64_t i = 0; i < half; ++i) {
-      const float a = x[i], b = x[i + half];
-      x[i] = a * cosine[i] - b * sine[i];
-      x[i + half] = b * cosine[i] + a * sine[i];
     }
   }
 

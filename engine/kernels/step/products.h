@@ -25,6 +25,13 @@ struct Matrix {
 
   bool whole() const { return kind == INT8 || kind == INT4; }
 
+  // Ask for the beginning of a block: it comes while its reader waits for other threads and prepares its inputs.
+  void fetch(int64_t block) const {
+    constexpr int64_t BITS[] = {32, 16, 8, 4}, BYTES = 1 << 12, LINE = 64;
+    const char* from = static_cast<const char*>(data) + block * BLOCK * depth * BITS[kind] / 8;
+    for (int64_t place = 0; place < BYTES; place += LINE) __builtin_prefetch(from + place);
+  }
+
   float at(int64_t row, int64_t column) const {  // of FLOAT32 and BFLOAT16
     const int64_t block = row / BLOCK * BLOCK * depth, lane = row % BLOCK;
     if (kind == FLOAT32) return static_cast<const float*>(data)[block + column * BLOCK + lane];
@@ -96,21 +103,25 @@ inline Whole four(const void* from) {  // four neighbouring bytes in each lane
   return Whole{} + packed;
 }
 
-// Each kind fills y [TOKENS][2] for one block of 32 rows, from input `token` on.
+// Each kind fills y [TOKENS][2] for one block of 32 rows, from input `token` on. Sums are the function's own until the
+// end: what others might see is moved about in every round.
 template <int TOKENS>
 inline void block_float32(const Matrix& m, const Input& x, int64_t token, int64_t block, Vector (*y)[2]) {
+  Vector sums[TOKENS][2] = {};
   const float* w = static_cast<const float*>(m.data) + block * BLOCK * m.depth;
   const float* in = &x.values[token * m.depth];
   for (int64_t k = 0; k < m.depth; ++k, w += BLOCK)
     for (int t = 0; t < TOKENS; ++t) {
       const float value = in[t * m.depth + k];
-      y[t][0] = fused(load(w), value, y[t][0]);
-      y[t][1] = fused(load(w + WIDTH), value, y[t][1]);
+      sums[t][0] = fused(load(w), value, sums[t][0]);
+      sums[t][1] = fused(load(w + WIDTH), value, sums[t][1]);
     }
+  std::copy_n(sums[0], 2 * TOKENS, y[0]);
 }
 
 template <int TOKENS>
 inline void block_bfloat16(const Matrix& m, const Input& x, int64_t token, int64_t block, Vector (*y)[2]) {
+  Vector sums[TOKENS][2] = {};
   const uint16_t* w = static_cast<const uint16_t*>(m.data) + block * BLOCK * m.depth;
   const float* in = &x.values[token * m.depth];
   const Whole upper = Whole{} + int32_t(0xffff0000);
@@ -119,35 +130,42 @@ inline void block_bfloat16(const Matrix& m, const Input& x, int64_t token, int64
     const Vector even[2] = {bits(first << 16), bits(second << 16)}, odd[2] = {bits(first & upper), bits(second & upper)};
     for (int t = 0; t < TOKENS; ++t)
       for (int half = 0; half < 2; ++half) {
-        y[t][half] = fused(even[half], in[t * m.depth + k], y[t][half]);
-        y[t][half] = fused(odd[half], in[t * m.depth + k + 1], y[t][half]);
+        sums[t][half] = fused(even[half], in[t * m.depth + k], sums[t][half]);
+        sums[t][half] = fused(odd[half], in[t * m.depth + k + 1], sums[t][half]);
       }
   }
+  std::copy_n(sums[0], 2 * TOKENS, y[0]);
 }
 
 template <int TOKENS>
 inline void block_pairs(const Matrix& m, const Input& x, int64_t token, int64_t block, Vector (*y)[2]) {
+  Vector sums[TOKENS][2] = {};
   const uint16_t* w = static_cast<const uint16_t*>(m.data) + block * BLOCK * m.depth;
   const int16_t* in = &x.shorts[token * m.depth];
   for (int64_t k = 0; k < m.depth; k += 2, w += 2 * BLOCK) {
     const Whole value[2] = {raw(w), raw(w + BLOCK)};
     for (int t = 0; t < TOKENS; ++t)
-      for (int half = 0; half < 2; ++half) y[t][half] = pairs(y[t][half], four(&in[t * m.depth + k]), value[half]);
+      for (int half = 0; half < 2; ++half)
+        sums[t][half] = pairs(sums[t][half], four(&in[t * m.depth + k]), value[half]);
   }
+  std::copy_n(sums[0], 2 * TOKENS, y[0]);
 }
 
 template <int TOKENS, bool FINE>
 inline void block_int8(const Matrix& m, const Input& x, int64_t token, int64_t block, Vector (*y)[2]) {
   const int8_t* w = static_cast<const int8_t*>(m.data) + block * BLOCK * m.depth;
   Whole high[TOKENS][2] = {}, low[TOKENS][2] = {};
-  for (int64_t k = 0; k < m.depth; k += 4, w += 4 * BLOCK) {
-    const Whole value[2] = {raw(w), raw(w + 64)};
+  const auto add = [&](int64_t k) {
+    const Whole value[2] = {raw(w + k * BLOCK), raw(w + k * BLOCK + 64)};
     for (int t = 0; t < TOKENS; ++t)
       for (int half = 0; half < 2; ++half) {
         high[t][half] = bytes(high[t][half], four(&x.high[(token + t) * m.depth + k]), value[half]);
         if (FINE) low[t][half] = bytes(low[t][half], four(&x.low[(token + t) * m.depth + k]), value[half]);
       }
-  }
+  };
+  constexpr int UNROLLED = FINE ? 1 : 4;  // a step is 3 to 7 % shorter; fine ones become longer
+  for (int64_t k = 0; k < m.depth; k += 4 * UNROLLED)
+    for (int part = 0; part < UNROLLED; ++part) add(k + 4 * part);
   const float* scales = static_cast<const float*>(m.scales);
   for (int half = 0; half < 2; ++half) {
     const int64_t row = block * BLOCK + half * WIDTH;

@@ -37,20 +37,30 @@ class Team {
     wait([&] { return !left.load(std::memory_order_acquire); });
   }
 
-  // Wait for all threads. What they wrote before it can be read after it, and jobs are counted from 0 again.
-  void meet() {
+  // Wait for all threads. What they wrote before it can be read after it, and jobs are counted from 0 again. What is
+  // done `meanwhile` delays no other thread.
+  template <typename Meanwhile>
+  void meet(Meanwhile meanwhile) {
     const int64_t round = rounds.load(std::memory_order_acquire);
     if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 < size) {
+      meanwhile();
       wait([&] { return rounds.load(std::memory_order_acquire) != round; });
       return;
     }
     arrived.store(0, std::memory_order_relaxed);
     shares.restart();
     rounds.store(round + 1, std::memory_order_release);
+    meanwhile();
+  }
+
+  void meet() {
+    meet([] {});
   }
 
   // The next of this pass's jobs for a thread, or `jobs` where none is left.
   int64_t take(int64_t number, int64_t jobs) { return shares.take(number, jobs); }
+
+  int64_t begin(int64_t number, int64_t jobs) const { return shares.begin(number, jobs); }
 
   const int64_t size;
 
