@@ -1,5 +1,8 @@
 """Weights side by side in few blocks of memory."""
 
+import re
+from pathlib import Path
+
 import torch
 
 from engine.kernels.pages import BLOCK, LINE, Pages, block
@@ -24,3 +27,13 @@ def test_what_does_not_fit_gets_a_block_of_its_own():
 
 def test_a_block_is_zeros():
     assert not block(4096).any()
+
+
+def test_a_block_is_this_process_s_own_and_asks_for_large_pages():
+    """Shared memory would be given small ones where the system has large pages for a process's own memory alone."""
+    kept, maps = block(BLOCK), Path("/proc/self/smaps")
+    ranges = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", maps.read_text()) if maps.exists() else []
+    for found in ranges[1:]:
+        first, last, rights = re.match(r"(\w+)-(\w+) (\S+)", found).groups()
+        if int(first, 16) <= kept.data_ptr() < int(last, 16):
+            assert rights == "rw-p" and " hg" in found
