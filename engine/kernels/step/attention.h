@@ -33,7 +33,7 @@ inline void rate(const Attention& a, float* most) {
           sums[n][chain] = fused(load(key + (i + chain) * WIDTH), a.query[n * a.query_stride + i + chain], sums[n][chain]);
     for (int n = 0; n < N; ++n) {
       Vector found = ((sums[n][0] + sums[n][1]) + (sums[n][2] + sums[n][3])) * a.scale;
-      for (int64_t lane = std::max<int64_t>(0, a.seen + n - place); lane < WIDTH; ++lane) found[lane] = NEVER;
+      found = LANES + int32_t(place) < int32_t(a.seen + n) ? found : Vector{} + NEVER;
       store(a.score + n * a.score_stride + place, found);
       peak[n] = larger(peak[n], found);
     }
