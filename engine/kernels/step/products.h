@@ -97,8 +97,8 @@ struct Input {
   }
 };
 
-// Two lines of weights, which are read once and not again, are asked for early: a step of one token is 3 to 8 % shorter
-// than where the processor alone looks ahead.
+// Two lines of weights, which are read once and not again, are asked for early: a step of one token is 2 to 8 % shorter
+// than where the processor alone looks ahead, one of eight in bfloat16 a third, a prompt 6 to 11 %.
 inline void ask(const void* weights) {
   constexpr int64_t AHEAD = 1 << 12, LINE = 64;
   const char* at = static_cast<const char*>(weights) + AHEAD;
@@ -120,7 +120,7 @@ inline void block_float32(const Matrix& m, const Input& x, int64_t token, int64_
   const float* w = static_cast<const float*>(m.data) + block * BLOCK * m.depth;
   const float* in = &x.values[token * m.depth];
   for (int64_t k = 0; k < m.depth; ++k, w += BLOCK) {
-    if (TOKENS == 1) ask(w);
+    ask(w);
     for (int t = 0; t < TOKENS; ++t) {
       const float value = in[t * m.depth + k];
       sums[t][0] = fused(load(w), value, sums[t][0]);
@@ -138,7 +138,7 @@ inline void block_bfloat16(const Matrix& m, const Input& x, int64_t token, int64
   const Whole upper = Whole{} + int32_t(0xffff0000);
   for (int64_t k = 0; k < m.depth; k += 2, w += 2 * BLOCK) {
     const Whole first = raw(w), second = raw(w + BLOCK);
-    if (TOKENS == 1) ask(w);
+    ask(w);
     const Vector even[2] = {bits(first << 16), bits(second << 16)}, odd[2] = {bits(first & upper), bits(second & upper)};
     for (int t = 0; t < TOKENS; ++t)
       for (int half = 0; half < 2; ++half) {
@@ -156,6 +156,7 @@ inline void block_pairs(const Matrix& m, const Input& x, int64_t token, int64_t 
   const int16_t* in = &x.shorts[token * m.depth];
   for (int64_t k = 0; k < m.depth; k += 2, w += 2 * BLOCK) {
     const Whole value[2] = {raw(w), raw(w + BLOCK)};
+    ask(w);
     for (int t = 0; t < TOKENS; ++t)
       for (int half = 0; half < 2; ++half)
         sums[t][half] = pairs(sums[t][half], four(&in[t * m.depth + k]), value[half]);
@@ -169,7 +170,7 @@ inline void block_int8(const Matrix& m, const Input& x, int64_t token, int64_t b
   Whole high[TOKENS][2] = {}, low[TOKENS][2] = {};
   const auto add = [&](int64_t k) {
     const Whole value[2] = {raw(w + k * BLOCK), raw(w + k * BLOCK + 64)};
-    if (TOKENS == 1) ask(w + k * BLOCK);
+    ask(w + k * BLOCK);
     for (int t = 0; t < TOKENS; ++t)
       for (int half = 0; half < 2; ++half) {
         high[t][half] = bytes(high[t][half], four(&x.high[(token + t) * m.depth + k]), value[half]);
@@ -198,7 +199,7 @@ inline void block_int4(const Matrix& m, const Input& x, int64_t token, int64_t b
   for (int64_t group = 0; group < groups; ++group, scale += BLOCK) {
     Whole high[TOKENS][2] = {}, low[TOKENS][2] = {};
     for (int64_t part = 0; part < 4; ++part, w += 128) {
-      if (TOKENS == 1) ask(w);
+      ask(w);
       for (int half = 0; half < 2; ++half) {
         const Whole value = raw(w + half * 64), first = value & lower, second = (value >> 4) & lower;
         for (int t = 0; t < TOKENS; ++t) {
