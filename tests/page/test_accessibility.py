@@ -8,10 +8,15 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-p
 pytestmark = pytest.mark.browser
 
 GRAVE = ("serious", "critical")
+SETTLED = """() => Promise.all(document.getAnimations()
+    .filter((one) => Number.isFinite(one.effect.getComputedTiming().endTime))
+    .map((one) => one.finished.catch(() => null)))"""
+"""Colours on their way from one theme to the other are those of neither."""
 
 
 def faults(page) -> list[str]:
-    """What axe-core calls serious or worse: its rule and where."""
+    """What axe-core calls serious or worse once everything has its colour: its rule and where."""
+    page.evaluate(SETTLED)
     found = axe.Axe().run(page).response["violations"]
     return [
         f"{one['id']} at {node['target']}: {node['failureSummary']}"
