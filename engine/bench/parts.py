@@ -110,12 +110,12 @@ class Bench:
         if status != 0:
             raise Refusal(f"The mailbox was not measured: {_last(lines, status)}")
         found = json.loads(lines[-1])
-        self.report.figure(name, found)
         self.report.say(
             f"\n{name}: a step takes {found['with_ms']:.3f} ms with the mailbox and {found['without_ms']:.3f} without, "
             f"{found['ratio']:.4f} times (95 %: {found['half']:.4f} either way; {found['pairs']} pairs: "
             f"{found['least']:.4f} to {found['most']:.4f}). {found['model']}"
         )
+        self.report.figure(name, found)
 
     def _ceilings(self, seconds: float) -> None:
         ends = time.monotonic() + seconds

@@ -3,23 +3,28 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from engine.__main__ import main
-from engine.bench import alone, parts, taping
+from engine.bench import alone, mailbox, parts, taping
 from engine.bench.checks import checks
 from engine.bench.parts import Bench, Part, chosen, conduct
 from engine.bench.report import FIGURES, TEXT, Report
 from engine.bench.rows import CPU, GPU, Row
 from engine.bench.sides import Side
 from engine.measure.machine import Gpu, machine
+from engine.plan import Plan
 from engine.presets import presets
 from engine.refusal import Refusal
+from engine.registry import optimizations
 from engine.spec import Experiment, plan_for
 from tests.bench import __main__ as tables
 from tests.bench import alone as every
 from tests.bench import arrivals, ladder
+from tests.engine.tiny import tiny
 
 CARD = Gpu("NVIDIA H200", 143771 * 2**20, "9.0", "580")
 WORKLOAD = {"prompts": ["go"], "max_new_tokens": 4}
@@ -99,6 +104,43 @@ def test_a_program_beside_it_is_ended_in_time_and_what_it_said_is_kept():
     lines, status = Side(["-c", "import time; print('so far', flush=True); time.sleep(60)"]).end(0.0)
     assert status is None and lines in ([], ["so far"])
     assert Side(["-c", "print('all')"]).end(float("inf")) == (["all"], 0)
+
+
+SAID = {"model": "m", "pairs": 12, "ratio": 1.0016, "half": 0.001, "least": 0.9987, "most": 1.0043, "with_ms": 0.402,
+        "without_ms": 0.4015}  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "status", "told"), [
+    (["a warning", json.dumps(SAID)], 0, "0.402 ms with the mailbox and 0.402 without, 1.0016 times (95 %: 0.0010"),
+    (["RuntimeError: no GPU"], 1, "The mailbox was not measured: RuntimeError: no GPU"),
+    (["so far"], None, "The mailbox was not measured: out of time after: so far"),
+])  # fmt: skip
+def test_what_the_mailbox_costs_is_told_or_why_it_is_not_known(said, status, told, bench, monkeypatch):
+    monkeypatch.setattr(Side, "__init__", lambda self, arguments: None)
+    monkeypatch.setattr(Side, "end", lambda self, until: (said, status))
+    conduct([Part("mailbox", "?", 1.0, lambda seconds: bench._mailbox("mailbox", "m", seconds))], 1.0, bench.report)
+    assert told in (bench.report.folder / TEXT).read_text()
+    assert kept(bench)["figures"] == ({"mailbox": SAID} if status == 0 else {})
+
+
+@torch.inference_mode()
+def test_the_step_without_a_mailbox_is_the_same_but_for_it():
+    pytest.importorskip("triton", reason="Triton is not installed")
+    from engine.decode.gpu_native import GpuNative
+
+    session = SimpleNamespace(model=tiny("llama"))
+    session.native = GpuNative(session.model, Plan("transformers", "m", native=True))
+    told, silent = (mailbox._runners(session)[name].step for name in ("with", "without"))
+    assert told.feed.mailbox and silent.feed.mailbox is None
+    assert told.whole.weights is silent.whole.weights is session.native.weights and not told.banned
+
+
+def test_alone_every_optimization_is_tried_once_and_what_is_slow_comes_last():
+    rows = list(alone.rows())
+    labels = [label for row in rows for label in row.lanes if label != "plain"]
+    assert len(labels) == len({*labels}) and {label.split()[0] for label in labels} == {*optimizations()}
+    slow = [any(label.startswith(alone.SLOW) for label in row.lanes) for row in rows]
+    assert slow == sorted(slow) and all(row.seconds > alone.SECONDS for row in rows[slow.index(True) :])
 
 
 def test_every_row_can_be_planned_on_a_gpu(monkeypatch):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from engine.measure.why.evidence import Finding, Pair, Side, mb, ms, said
+from engine.measure.why.waiting import waiting
 
 KINDS = {
     "products": ("linear", "mm", "gemv", "gemm", "bmm", "cutlass", "cublas", "nvjet", "xmma", "splitk", "dot_kernel"),
@@ -118,7 +119,7 @@ def time_split(pair: Pair) -> Finding | None:
         return None
     change = {kind: mine.ms[kind] - other.ms[kind] for kind in mine.ms}
     kind = max(change, key=lambda name: change[name] / whole)
-    told = kind == "exchange"  # by the rule on ranks
+    told = kind == "exchange" or (kind == "waiting" and waiting(pair))  # by the rules on ranks and on waiting
     if told or (whole > 0) != (word == "slower") or not MOST <= change[kind] / whole <= PLAUSIBLE:
         return None
     sentence = (
