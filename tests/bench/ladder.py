@@ -37,12 +37,19 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "native, drafts itself, float32 (lossless)": (SHORT, {}, {**NATIVE, **ITSELF}),
     "native, trained draft, float32 (lossless)": (SHORT, {}, {**NATIVE, **TRAINED}),
     "native, bfloat16": (SHORT, BFLOAT16, {**BFLOAT16, **NATIVE}),
+    "native, trained draft, bfloat16": (SHORT, BFLOAT16, {**BFLOAT16, **NATIVE, **TRAINED}),
     "native, drafts itself, bfloat16": (SHORT, BFLOAT16, {**BFLOAT16, **NATIVE, **ITSELF}),
     "native, int8 against float32": (SHORT, {}, {**NATIVE, "packed_weights": {}}),
     "native, int8 times 8 bits against float32": (SHORT, {}, {**NATIVE, "packed_weights": {"inputs": "8"}}),
+    "native, int8 times 8 bits, trained draft against float32": (
+        SHORT, {}, {**NATIVE, **TRAINED, "packed_weights": {"inputs": "8"}},
+    ),
     "native, int4 against float32": (SHORT, {}, {**NATIVE, "packed_weights": {"kind": "int4"}}),
     "native, int8 + prompt lookup against float32, text to copy": (
         COPY, {}, {**NATIVE, "packed_weights": {}, "prompt_lookup": {"guesses": 10}},
+    ),
+    "native, int8 times 8 bits + prompt lookup against float32, text to copy": (
+        COPY, {}, {**NATIVE, "packed_weights": {"inputs": "8"}, "prompt_lookup": {"guesses": 10}},
     ),
     "batch 8, native, float32 (lossless)": (EIGHT, BATCH, {**BATCH, **NATIVE}),
     "batch 8, native, bfloat16": (EIGHT, {**BFLOAT16, **BATCH}, {**BFLOAT16, **BATCH, **NATIVE}),

@@ -32,6 +32,7 @@ WRITE = Workload(prompts=(PROMPT,), max_new_tokens=64, chat=False)
 READ = Workload(prompts=(" ".join([PROMPT] * 8),), max_new_tokens=2, chat=False)
 """64 tokens in and 64 out; 512 in."""
 NATIVE = {"native_step": {}}
+DRAFT = {"draft_model": {"model": "trained", "guesses": 3}}
 LANES: dict[str, tuple[str, dict[str, Any]]] = {
     "generate float32": ("generate", {}),
     "generate bfloat16": ("generate", {"precision": {"dtype": "bfloat16"}}),
@@ -39,8 +40,12 @@ LANES: dict[str, tuple[str, dict[str, Any]]] = {
     "native bfloat16": ("transformers", {**NATIVE, "precision": {"dtype": "bfloat16"}}),
     "native int8": ("transformers", {**NATIVE, "packed_weights": {}}),
     "native int8 x 8": ("transformers", {**NATIVE, "packed_weights": {"inputs": "8"}}),
+    "native int8 x 8 + trained draft": (
+        "transformers", {**NATIVE, **DRAFT, "packed_weights": {"inputs": "8"}},
+    ),
     "native int4": ("transformers", {**NATIVE, "packed_weights": {"kind": "int4"}}),
-}
+    "native int4 + trained draft": ("transformers", {**NATIVE, **DRAFT, "packed_weights": {"kind": "int4"}}),
+}  # fmt: skip
 OTHERS = "llama.cpp Q4_1"
 TITLES = ("lane", "writing, tok/s", "against llama.cpp", "against generate float32", "reading 512, tok/s",
           "against llama.cpp", "against generate float32")  # fmt: skip
