@@ -10,7 +10,7 @@ LEASE = (
     "backend", "model", "device", "dtype", "attention", "quantization", "packed", "native", "draft", "merged",
     "kernels", "compile", "threads", "replicas", "tensor_parallel",
 )  # fmt: skip
-ENOUGH = {"continuous.slots": "continuous.room"}
+ENOUGH = {"continuous.slots": "continuous.room", "speculation.guesses": "speculation.room"}
 """Counts of which there may be fewer than asked for, and where a session tells how many could have been used."""
 LOSS = ("dtype", "quantization", "packed", "window", "kv_bits")
 """The fields that decide which numbers are computed with, and so how far predictions may be from the model's own."""
@@ -80,14 +80,20 @@ class Plan:
     def unmet(self, found: dict[str, Any]) -> list[str]:
         """Where `found`, read back from what ran, is not what was `expected`: a sentence each.
 
-        What cannot be read back counts as not run: a label may only stand on evidence.
+        What cannot be read back counts as not run: a label may only stand on evidence. Where something did not run at
+        all, its settings are not told as well.
         """
-        pairs = [(name, _enough(name, wanted, found), _at(found, name)) for name, wanted in self.expected.items()]
+        asked = [(name, wanted) for name, wanted in self.expected.items() if not self._whole_is_missing(name, found)]
+        pairs = [(name, _enough(name, wanted, found), _at(found, name)) for name, wanted in asked]
         return [
             f"Asked for {re.sub('[_.]', ' ', name)} {_said(wanted)}, but {_said(ran)} ran."
             for name, wanted, ran in pairs
             if not _met(wanted, ran)
         ]
+
+    def _whole_is_missing(self, name: str, found: dict[str, Any]) -> bool:
+        whole = name.rpartition(".")[0]
+        return whole in self.expected and not _at(found, whole)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -53,20 +53,23 @@ class Watch:
 
     def __init__(self, model: Any):
         self.kind: str | None = None
-        self.layers: int | None = None
-        self.asked = self.drafted = self.told = self.most = 0
+        self.knobs: dict[str, Any] = {}
+        self.asked = self.drafted = self.guesses = self.told = self.most = 0
         make = model._get_candidate_generator
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             generator = make(*args, **kwargs)
             self.kind = NAMES.get(type(generator).__name__)
-            self.layers = getattr(generator, "assistant_early_exit", None)
+            self.knobs = _knobs(generator)
             propose = generator.get_candidates
 
             def counted(ids: torch.Tensor, *more: Any, **named: Any) -> Any:
+                wanted = _pace_of(generator)
                 candidates = propose(ids, *more, **named)
+                made = candidates[0].shape[1] - ids.shape[1]
                 self.asked += 1
-                self.drafted += candidates[0].shape[1] - ids.shape[1]
+                self.drafted += made
+                self.guesses = max(self.guesses, made, wanted)
                 return candidates
 
             adjust = generator.update_candidate_strategy
@@ -83,7 +86,8 @@ class Watch:
 
     def start(self) -> None:
         """A run begins."""
-        self.kind, self.asked, self.drafted, self.told = None, 0, 0, 0
+        self.kind, self.knobs = None, {}
+        self.asked = self.drafted = self.guesses = self.told = 0
 
     def newest(self) -> int:
         """How many guesses were made since this was asked before: those of one step."""
@@ -91,11 +95,28 @@ class Watch:
         return self.drafted - before
 
     def effective(self) -> dict[str, Any] | None:
-        """The kind of guessing that ran and how much it guessed; None where nothing guessed."""
+        """The kind of guessing that ran, with what settings, and how much it guessed; None where nothing guessed."""
         if not self.asked:
             return None
-        layers = {} if self.layers is None else {"layers": self.layers}
-        return {"kind": self.kind, **layers, "asked": self.asked, "drafted": self.drafted}
+        counted = {"asked": self.asked, "drafted": self.drafted, "guesses": self.guesses}
+        return {"kind": self.kind, **self.knobs, **counted}
+
+
+def _knobs(generator: Any) -> dict[str, Any]:
+    """What a candidate generator of transformers goes by, in our words."""
+    config = getattr(generator, "assistant_generation_config", None)
+    schedule = getattr(config, "num_assistant_tokens_schedule", "constant")
+    found = {
+        "layers": getattr(generator, "assistant_early_exit", None),
+        "ngram": getattr(generator, "max_matching_ngram_size", None),
+        "schedule": "constant" if schedule == "constant" else "adaptive",
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _pace_of(generator: Any) -> int:
+    """How many guesses a candidate generator wants in its next step, where the text has room for them."""
+    return int(getattr(generator, "num_assistant_tokens", getattr(generator, "num_output_tokens", 0)))
 
 
 NAMES = {

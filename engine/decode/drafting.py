@@ -43,6 +43,7 @@ class Drafting:
         self.tally = Tally()
         self.kept: dict[tuple, Any] = {}
         self.rounds: tuple[Any, Any] = (None, None)
+        self.fed: Any = None
 
     def find(self, plan: Plan, source: Source, folder: Path, tokenizer: Any, progress: Callable) -> None:
         """Fetch the draft model of a plan, if it has one; `source` and `folder` are the whole model's.
@@ -103,7 +104,7 @@ class Drafting:
     def turn(self, plan: Plan, stepper: Stepper, batch: Batch, sampling: Sampling, length: int, emit: Emit) -> None:
         """Decode one request with the plan's kind of guessing, beside the `stepper` of the whole model."""
         knobs, generator = plan.speculation, sampling.generator(stepper.model.device)
-        self.draft = KINDS[knobs["kind"]](self, plan, stepper, sampling, generator, length)
+        self.draft, self.fed = KINDS[knobs["kind"]](self, plan, stepper, sampling, generator, length), None
         if plan.native and plan.device == "cuda" and self._rounds(plan, stepper, batch, sampling, emit):
             return
         verifier = Verifier(stepper, sampling, generator, knobs["guesses"])
@@ -117,9 +118,10 @@ class Drafting:
         if self.rounds[0] != key:
             self.rounds = (None, None)  # the recording of another cache goes before one is made
             self.rounds = (key, rounds_of(plan, stepper, self.own, sampling))
-        if self.rounds[1]:
-            rounds_decode(self.rounds[1], stepper, batch, emit, self.tally)
-        return self.rounds[1] is not None
+        self.fed = self.rounds[1]
+        if self.fed:
+            rounds_decode(self.fed, stepper, batch, emit, self.tally)
+        return self.fed is not None
 
     def rehearse(self, plan: Plan, stepper: Stepper) -> None:
         """Run both widths that a compiled step will meet while guesses are checked, so that no turn compiles."""
@@ -133,7 +135,9 @@ class Drafting:
 
     def effective(self) -> dict[str, Any]:
         """What really guessed in the last turns, and how often; nothing where no draft was asked."""
-        ran = self.draft.facts() | vars(self.tally) if self.draft and self.tally.asked else None
+        ran = None
+        if self.draft and self.tally.asked:
+            ran = self.draft.facts() | (self.fed.facts() if self.fed else {}) | vars(self.tally)
         return {"speculation": ran, "draft_format": self.format()}
 
     def _lookup(self, plan: Plan, stepper: Stepper, *_: Any) -> Draft:

@@ -55,10 +55,10 @@ class Lookup:
     kind: ClassVar[str] = "prompt_lookup"
 
     def __init__(self, ngram: int, device: torch.device):
-        self.ngram, self.device = ngram, device
+        self.index, self.device = Index(ngram), device
 
     def begin(self, prompt: tuple[int, ...]) -> None:
-        self.index = Index(self.ngram)
+        self.index = Index(self.index.ngram)
 
     def propose(self, text: list[int], count: int) -> Guesses:
         self.index.extend(text[len(self.index.tokens) :])
@@ -72,7 +72,7 @@ class Lookup:
         return 0
 
     def facts(self) -> dict[str, Any]:
-        return {"kind": self.kind}
+        return {"kind": self.kind, "ngram": self.index.ngram}
 
 
 class SecondModel:

@@ -151,6 +151,10 @@ class Rounds(Choosing):
             raise broken()
         return chosen[: right + 1], right, known
 
+    def facts(self) -> dict[str, Any]:
+        """What is guessed from, read from what is recorded."""
+        return {"ngram": self.propose.ngram} if isinstance(self.propose, Copied) else {}
+
 
 def rounds_of(plan: Plan, stepper: GpuStepper, own: Any, sampling: Sampling) -> Rounds | None:
     """Rounds to keep for all turns over this stepper's cache; None where the host has to look on.
@@ -172,6 +176,7 @@ def rounds_decode(rounds: Rounds, stepper: GpuStepper, batch: Batch, emit: Emit,
     How long guessing takes is not told apart: it is part of the recording.
     """
     enter(batch, emit)
+    tally.schedule = "constant"
     (request,), (most,), (prompt,) = batch.requests, batch.lengths, batch.prompts
     rounds.record()
     logits = stepper.prefill(padded(batch, stepper.model.device))
@@ -189,5 +194,6 @@ def rounds_decode(rounds: Rounds, stepper: GpuStepper, batch: Batch, emit: Emit,
             return
         rounds.launch_until(number, place)
         fresh, right, known = rounds.read(number)
-        tally.ask(None)
+        room = most - made - 1
+        tally.ask(None, min(rounds.check.tokens - 1, room), room)
         number, place = number + 1, place + right + 1

@@ -21,6 +21,8 @@ class Tally:
     """How often a draft was asked, in how many steps it guessed, what it guessed, and how much of that became text.
 
     `draft_s` are the seconds that guessing took in all, None where they are not told apart from the check.
+    `guesses` are the most that a step was to hold, of as many as the texts had `room` for; `schedule` says whether
+    their number is "constant" or "adaptive".
     """
 
     asked: int = 0
@@ -28,9 +30,14 @@ class Tally:
     drafted: int = 0
     accepted: int = 0
     draft_s: float | None = 0.0
+    guesses: int = 0
+    room: int = 0
+    schedule: str | None = None
 
-    def ask(self, seconds: float | None) -> None:
+    def ask(self, seconds: float | None, guesses: int, room: int) -> None:
+        """A draft was asked for so many `guesses`, where the text ends after `room` more and one token."""
         self.asked += 1
+        self.guesses, self.room = max(self.guesses, guesses), max(self.room, room)
         self.draft_s = None if seconds is None else round((self.draft_s or 0.0) + seconds, 6)
 
     def see(self, drafted: int, accepted: int) -> None:
@@ -50,6 +57,17 @@ class DraftLength:
     def __init__(self, most: int, adaptive: bool):
         self.most, self.adaptive = most, adaptive
         self.now = (most + 1) // 2 if adaptive else most
+
+    @property
+    def schedule(self) -> str:
+        return "adaptive" if self.adaptive else "constant"
+
+    def held_to(self, count: int, room: int) -> int:
+        """The most guesses that a step is held to, where `count` were asked for and the text had `room` for so many.
+
+        A constant number is seen in what is asked for; one that adapts itself may never come to its bound.
+        """
+        return max(count, min(self.most, room)) if self.adaptive else count
 
     def learn(self, drafted: int, accepted: int) -> None:
         """Take note of one step; one without guesses teaches nothing."""
@@ -97,6 +115,7 @@ def speculate(verifier: Verifier, draft: Draft, length: DraftLength, batch: Batc
     Both models read the prompt before the first token. Source: Leviathan et al. 2023, arXiv:2211.17192.
     """
     enter(batch, emit)
+    tally.schedule = length.schedule
     (request,), (most,), (prompt,) = batch.requests, batch.lengths, batch.prompts
     ids = padded(batch, verifier.stepper.model.device)
     logits = verifier.stepper.prefill(ids)
@@ -113,12 +132,13 @@ def speculate(verifier: Verifier, draft: Draft, length: DraftLength, batch: Batc
         tally.see(guesses.count, used)
         if len(text) == end or (not verifier.sampling.fixed_length and fresh[-1] in verifier.sampling.stop):
             return
-        count = min(length.now, end - len(text) - 1)
+        room = end - len(text) - 1
+        count = min(length.now, room)
         with clock:
             guesses = draft.propose(text, count) if count else nothing
         fresh, right = _kept(guesses, *verifier.check(ids.new_tensor([text[-1:]]), guesses))
         if count:
-            tally.ask(clock.read())
+            tally.ask(clock.read(), length.held_to(count, room), room)
         verifier.rollback(guesses, right)
         if guesses.count:
             draft.accepted(right)

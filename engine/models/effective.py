@@ -32,9 +32,9 @@ def effective(model: Any) -> dict[str, Any]:
 def quantization(model: Any) -> dict[str, Any] | None:
     """How the weights of the linear layers lie in memory; None where all are plain and came so.
 
-    `class` of the layers (or of their weights), `kind`, how many `layers` are quantized `of` how many. The kind is
-    "partly nf4" where layers other than the head stayed plain, and "none (dequantized from fp8)" where a quantized
-    checkpoint was widened while loading.
+    `class` of the layers (or of their weights), `kind`, how many `layers` are quantized `of` how many, and for torchao
+    the `group` of weights that share a scale. The kind is "partly nf4" where layers other than the head stayed plain,
+    and "none (dequantized from fp8)" where a quantized checkpoint was widened while loading.
     """
     layers = [module for module in model.modules() if _multiplies(module)]
     found = [(kind, name) for module in layers if (kind := _kind(module, model)) for name in [_class(module)]]
@@ -45,7 +45,9 @@ def quantization(model: Any) -> dict[str, Any] | None:
     (kind, name), _ = Counter(found).most_common(1)[0]
     head = model.get_output_embeddings()
     plain = [module for module in layers if module is not head and _kind(module, model) != kind]
-    return {"class": name, "kind": f"partly {kind}" if plain else kind, "layers": len(found), "of": len(layers)}
+    group = _shared(_group(module.weight) for module in layers if _is_torchao(getattr(module, "weight", None)))
+    said = {"class": name, "kind": f"partly {kind}" if plain else kind, "layers": len(found), "of": len(layers)}
+    return said if group is None else {**said, "group": group}
 
 
 def _eight_bits(model: Any) -> Iterator[Any]:
@@ -87,11 +89,24 @@ def _is_torchao(weight: Any) -> bool:
     return type(weight).__module__.startswith("torchao")
 
 
+def _group(weight: Any) -> int | str:
+    """How many weights of a torchao tensor [rows, columns] share a scale: a number, "a row", or "all"."""
+    rows, columns = weight.block_size
+    if rows > 1:
+        return "all"
+    return columns if columns < weight.shape[-1] or _kind_of(weight)[0].startswith("int4") else "a row"
+
+
+def _kind_of(weight: Any) -> tuple[str, str]:
+    name = type(weight).__name__
+    return TORCHAO.get(name, (name, name))
+
+
 def _kind(module: Any, model: Any) -> str | None:
     """The kind of one layer; None where its weights are plain floating-point numbers of 16 bits or more."""
     weight = getattr(module, "weight", None)
     if _is_torchao(weight):
-        still, dynamic = TORCHAO.get(type(weight).__name__, (type(weight).__name__,) * 2)
+        still, dynamic = _kind_of(weight)
         return dynamic if getattr(weight, "act_quant_kwargs", None) is not None else still
     narrow = [t for t in _own(module) if t.dim() > 1 and not (t.is_floating_point() and t.element_size() > 1)]
     if not narrow:

@@ -101,7 +101,11 @@ class Speculation(Optimization):
     def guess(self, plan: Plan, **how: Any) -> None:
         """Put this kind of guessing into the plan, with what else it needs to know."""
         plan.speculation = {"kind": self.name(), "guesses": self.guesses, "adaptive": self.adaptive, **how}
-        plan.expected["speculation"] = self.name()
+        plan.expected |= {
+            "speculation": self.name(),
+            "speculation.guesses": self.guesses,
+            "speculation.schedule": "adaptive" if self.adaptive else "constant",
+        }
 
     def settle(self, plan: Plan) -> str | None:
         if plan.speculation["kind"] != self.name():

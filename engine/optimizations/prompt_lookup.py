@@ -32,6 +32,7 @@ class PromptLookup(Speculation):
 
     def on_transformers(self, plan: Plan) -> None:
         self.guess(plan, ngram=self.ngram)
+        plan.expected["speculation.ngram"] = self.ngram
 
     on_generate = on_transformers
 

@@ -79,7 +79,11 @@ class TorchAO(WeightQuantization):
         return f"{self.kind} takes layers in steps of {step}, and this model has one of {odd}: choose {advice}."
 
     def on_transformers(self, plan: Plan) -> None:
-        self.claim(plan, **({"group": self.group_size} if self.kind == "int4-weight-only" else {}))
+        if self.kind != "int4-weight-only":
+            self.claim(plan)
+            return
+        self.claim(plan, group=self.group_size)
+        plan.expected["quantization.group"] = self.group_size
 
     on_generate = on_transformers
 

@@ -213,6 +213,7 @@ def test_a_draft_with_a_running_state_is_refused(tmp_path, tiny_model):
 def test_a_draft_that_was_ignored_is_told():
     asked = planned({"draft_model": {}})
     ran = dict(asked.expected)
-    assert asked.unmet({**ran, "speculation": {"kind": "draft_model"}}) == []
+    ran["speculation"] = {"kind": "draft_model", "guesses": 5, "schedule": "constant"}
+    assert asked.unmet(ran) == []
     assert asked.unmet({**ran, "speculation": None}) == ["Asked for speculation draft_model, but nothing ran."]
     assert Drafting().effective() == {"speculation": None, "draft_format": None}

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torchao.quantization as ao
+from torchao.quantization import Int4TilePackedTo4dTensor
 
 from engine.measure.machine import Gpu, machine
 from engine.models import effective, load
 from engine.models.architecture import known
-from engine.models.quantize import names, quantize
+from engine.models.quantize import LIBRARIES, names, quantize
 from engine.models.resolve import resolve
 from engine.optimizations.bitsandbytes import BitsAndBytes
 from engine.optimizations.torchao import TorchAO
@@ -81,6 +83,41 @@ def test_a_plan_is_met_by_what_really_ran_only(tiny, library, kind):
     first = names(plain)[0]
     model.set_submodule(first, plain.get_submodule(first))
     assert plan.unmet(load.effective(model)) == [f"Asked for quantization {kind}, but partly {kind} ran."]
+
+
+def int4_for_nothing(settings, dtype):
+    """Layers whose weight says that it is torchao's int4 of a GPU, with nothing in it."""
+
+    def convert(layer):
+        group, (rows, columns) = settings["group"], layer.weight.shape
+        scales = torch.zeros(1024 // group, rows, 2)
+        packed = torch.zeros(rows // 8, 1024 // 128, 32, 4, dtype=torch.int32)
+        weight = Int4TilePackedTo4dTensor(packed, scales, [1, group], torch.Size((rows, columns)))
+        layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+        return layer
+
+    return convert
+
+
+@pytest.mark.parametrize("asked", [32, 64])
+def test_the_group_of_int4_is_read_from_the_weights(tiny, asked, monkeypatch):
+    plan = planned("bfloat16", "sdpa")
+    TorchAO(kind="int4-weight-only", group_size=asked).on_transformers(plan)
+    monkeypatch.setitem(LIBRARIES, "torchao", int4_for_nothing)
+    assert plan.unmet(load.effective(load.load_model(resolve(str(tiny)), tiny, plan))) == []
+    monkeypatch.setitem(LIBRARIES, "torchao", lambda settings, dtype: int4_for_nothing({"group": 128}, dtype))
+    found = plan.unmet(load.effective(load.load_model(resolve(str(tiny)), tiny, plan)))
+    assert found == [f"Asked for quantization group {asked}, but 128 ran."]
+
+
+@pytest.mark.parametrize(("granularity", "group"), [("PerRow", "a row"), ("PerTensor", "all"), ("PerGroup", 32)])
+def test_how_many_weights_share_a_scale_is_read_from_the_weights(tiny, granularity, group):
+    model = load.load_model(resolve(str(tiny)), tiny, planned("bfloat16", "sdpa"))
+    size = (group,) if granularity == "PerGroup" else ()
+    made = getattr(ao, granularity)(*size)
+    config = ao.Int8WeightOnlyConfig(granularity=made, set_inductor_config=False)
+    ao.quantize_(model, config, filter_fn=lambda module, name: name in names(model))
+    assert effective.quantization(model)["group"] == group
 
 
 def test_another_kind_than_the_one_asked_for_is_seen(tiny):
