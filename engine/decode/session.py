@@ -2,8 +2,9 @@
 
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ from engine.event import Admitted, Phase, Request
 from engine.models import load
 from engine.models.architecture import architecture
 from engine.models.fetch import fetch, revision
-from engine.models.resolve import resolve
+from engine.models.header import read_once
+from engine.models.resolve import Source, resolve
 from engine.plan import Plan
 
 WARMUP_TOKENS = 4
@@ -165,6 +167,13 @@ class Loaded(Session):
         source = resolve(plan.model)
         folder = fetch(source, progress)
         phase("load")
+        with read_once(folder):
+            self._open(plan, workload, source, folder, phase, progress)
+
+    def _open(
+        self, plan: Plan, workload: Any, source: Source, folder: Path, phase: Callable[[str], None], progress: Callable
+    ) -> None:
+        """Load what lies in a folder, and check before the weights that the lane can run with it."""
         self.revision = revision(folder)
         self.architecture = architecture(load.read_config(folder))
         if checked := self.recheck(self.architecture):

@@ -51,10 +51,13 @@ def text_is_that_of_the_modules(family: str, plan: Plan, prompt: tuple[int, ...]
         said, again = Said(), GpuStepper(stepper.model, stepper.steps, [0])
         drafting.start()
         drafting.turn(plan, again, batch, GREEDY, ROOM, said)
+        ran = drafting.effective()["speculation"]
+        assert ran["guesses"] == min(plan.speculation["guesses"], ran["room"]), ran
+        assert ran.get("ngram") == plan.speculation.get("ngram") and ran["schedule"] == "constant"
         kept, tally = wanted.tokens[0][: length - 1] if turn else wanted.tokens[0], drafting.tally
         assert said.tokens[0] == kept, f"{family}, {plan.speculation}: {said.tokens}, not {kept}"
         assert drafting.rounds[1].launched >= tally.asked > 0, "the rounds have fed themselves"
-        assert tally.draft_s is None and drafting.effective()["speculation"]["kind"] == plan.speculation["kind"]
+        assert tally.draft_s is None and ran["kind"] == plan.speculation["kind"]
         assert tally.accepted > 0 if plan.speculation["kind"] == "draft_model" else tally.drafted > 0
         print(f"{family} {plan.speculation['kind']}: {tally.accepted} of {tally.drafted} guesses right")
 

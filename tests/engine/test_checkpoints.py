@@ -1,19 +1,26 @@
 """Checkpoints that come quantized are recognised, loaded where they can be, and shown as what they are in memory."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
+import gguf as library
 import pytest
 import torch
 
+from engine.decode.modules import ModuleSession
+from engine.measure.machine import machine
 from engine.models import load
 from engine.models.architecture import known
 from engine.models.checkpoint import method
+from engine.models.header import read_once
 from engine.models.resolve import resolve
 from engine.refusal import Refusal
+from engine.spec import Lane, Workload, plan_for
 from tests.engine.checkpoints import QUANTIZED, gguf, plain
 from tests.engine.plans import planned
+from tests.engine.tiny_models import tiny
 
 SHOWN = {
     "bitsandbytes": "nf4",
@@ -65,6 +72,29 @@ def test_a_gguf_file_is_a_model_of_its_own(original, tmp_path):
     shutil.copy(tmp_path / "small.gguf", tmp_path / "another.gguf")
     with pytest.raises(Refusal, match=r"several GGUF files: another\.gguf, small\.gguf"):
         resolve(str(tmp_path))
+
+
+def test_the_header_of_a_gguf_file_is_read_once_while_it_is_loaded(tmp_path, monkeypatch):
+    """And anew where the file has changed meanwhile; afterwards nothing is kept."""
+    folder, real, read = tmp_path / "gguf", library.GGUFReader, []
+    shutil.copytree(whole := tiny("llama", tmp_path), folder)
+    file = folder / "small.gguf"
+    gguf(whole, file)
+    (folder / "model.safetensors").unlink()
+    plan, session = plan_for(Lane(), str(folder), machine()), ModuleSession()
+    monkeypatch.setattr(real, "__init__", counted(real.__init__, read))
+    session.load(plan, Workload(prompts=("a",), max_new_tokens=2, chat=False), lambda event: None)
+    assert read == [str(file)] and session.model.came_as == "gguf"
+    with read_once(folder):
+        first = library.GGUFReader(file)
+        assert library.GGUFReader(file) is first
+        os.utime(file, ns=(1, 1))
+        assert library.GGUFReader(file) is not first
+    assert library.GGUFReader is real
+
+
+def counted(make, read: list):
+    return lambda self, path, *modes: (read.append(str(path)), make(self, path, *modes))[1]
 
 
 def test_a_broken_gguf_file_is_a_sentence(tmp_path):
