@@ -202,12 +202,13 @@ def plan_for(lane: Lane, model: str, machine: Any, shape: Architecture | None = 
 
     `shape` is the model's architecture where the caller knows it; otherwise what its name tells is used.
     """
-    if chooser := next((opt for opt in lane.opts.values() if opt.ways() and opt.supports(lane.backend.name())), None):
-        return first_way(chooser, lane, lambda other: plan_for(other, model, machine, shape))
+    device = ("cuda" if machine.gpus else "cpu") if lane.device == "auto" else lane.device
+    choosers = (opt for opt in lane.opts.values() if opt.ways(device) and opt.supports(lane.backend.name()))
+    if chooser := next(choosers, None):
+        return first_way(chooser, device, lane, lambda other: plan_for(other, model, machine, shape))
     active = [opt for name, opt in lane.in_effect().items() if opt.supports(lane.backend.name()) or name in lane.opts]
     for name in (model, *(other for opt in active for other in opt.models())):
         check_model(name, bool(machine.gpus))
-    device = ("cuda" if machine.gpus else "cpu") if lane.device == "auto" else lane.device
     if device == "cuda" and not machine.gpus:
         raise Refusal("This machine has no NVIDIA GPU that torch can use.", "Set the device to auto or cpu.")
     shape = shape or (known(model) if lane.backend.needs_model else None)

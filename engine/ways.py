@@ -3,18 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
-from engine.optimizations import Optimization
+from engine.optimizations import Optimization, Way
 from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.registry import optimizations
 
 
-def first_way(chooser: Optimization, lane: Any, settled: Callable[[Any], Plan]) -> Plan:
-    """The plan of the first of a chooser's ways that can run; its notes say which.
+def first_way(chooser: Optimization, device: str, lane: Any, settled: Callable[[Any], Plan]) -> Plan:
+    """The plan of the first of a chooser's ways for this device that can run; its notes say which.
 
     `settled` makes a lane's plan. Raises Refusal where not even the last way can run.
     """
-    *better, last = chooser.ways()
+    *better, last = chooser.ways(device)
     for way in better:
         try:
             return _plan(chooser, way, lane, settled)
@@ -23,11 +23,11 @@ def first_way(chooser: Optimization, lane: Any, settled: Callable[[Any], Plan]) 
     return _plan(chooser, last, lane, settled)
 
 
-def _plan(chooser: Optimization, way: tuple[str, ...], lane: Any, settled: Callable[[Any], Plan]) -> Plan:
+def _plan(chooser: Optimization, way: Way, lane: Any, settled: Callable[[Any], Plan]) -> Plan:
     """The lane's plan with the parts of one way in the chooser's place; what the lane has itself stays as it is."""
-    parts = [optimizations()[name] for name in way]
+    parts = {name: optimizations()[name](**knobs) for name, knobs in way.items()}
     others = {name: opt for name, opt in lane.opts.items() if opt is not chooser}
-    plan = settled(lane.model_copy(update={"opts": {part.name(): part() for part in parts} | others}))
-    said = " with ".join(part.title for part in parts) or "the plain loop"
+    plan = settled(lane.model_copy(update={"opts": parts | others}))
+    said = " with ".join(part.title for part in parts.values()) or "the plain loop"
     plan.notes.append(f"{chooser.title}: {said}.")
     return plan

@@ -7,6 +7,9 @@ from pydantic import Field
 from engine.part import Part
 from engine.plan import Plan
 
+Way = dict[str, dict[str, Any]]
+"""Optimizations by name, with their knobs."""
+
 
 class Optimization(Part):
     """Base of all optimizations.
@@ -45,8 +48,8 @@ class Optimization(Part):
         """Called when every optimization has edited the plan: a sentence if this one cannot live with the others."""
         return None
 
-    def ways(self) -> tuple[tuple[str, ...], ...]:
-        """Names of what may take its place, the best first: the first that can run here does."""
+    def ways(self, device: str) -> tuple[Way, ...]:
+        """What may take its place on this device, cpu or cuda, the best first: the first that can run here does."""
         return ()
 
     def models(self) -> tuple[str, ...]:

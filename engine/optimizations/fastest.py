@@ -2,31 +2,37 @@
 
 from typing import ClassVar
 
-from engine.optimizations import Optimization
+from engine.models.drafts import TRAINED
+from engine.optimizations import Optimization, Way
 from engine.plan import Plan
+
+GUESSING = {"model": TRAINED, "guesses": 3}
 
 
 class Fastest(Optimization):
     """Let Pitlane choose the fastest step that loses nothing and runs on this machine, and say which it is.
 
-    The rungs are tried from the top: the native step, which is the whole pass as one call; on an NVIDIA GPU then a
-    CUDA graph of fused kernels, and a CUDA graph alone; then merged projections; and the plain loop where nothing
-    else fits the model, the machine and what else is on in the lane. Nothing is measured beforehand, and a step that
-    takes half a minute to compile is not among them: switch that on yourself. Source: this project's own ladder,
-    `python -m tests.bench ladder`.
+    The rungs are tried from the top: on a processor the native step, which is the whole pass as one call, with a draft
+    that was trained for the model; the native step alone; on an NVIDIA GPU then a CUDA graph of fused kernels, and a
+    CUDA graph alone; then merged projections; and the plain loop where nothing else fits the model, the machine and
+    what else is on in the lane. Nothing is measured beforehand, and a step that takes half a minute to compile is not
+    among them: switch that on yourself. Source: this project's own ladder, `python -m tests.bench ladder`.
     """
 
     title: ClassVar[str] = "Fastest lossless"
     group: ClassVar[str] = "fusion"
     moves: ClassVar[dict[str, str]] = {"tpot_ms": "down"}
 
-    def ways(self) -> tuple[tuple[str, ...], ...]:
+    def ways(self, device: str) -> tuple[Way, ...]:
+        """On a GPU a native step is over before a draft has guessed, so there it stays alone."""
+        drafted: tuple[Way, ...] = ({"native_step": {}, "draft_model": GUESSING},) if device == "cpu" else ()
         return (
-            ("native_step",),
-            ("merged_projections", "fused_kernels", "cuda_graph"),
-            ("cuda_graph",),
-            ("merged_projections",),
-            (),
+            *drafted,
+            {"native_step": {}},
+            {"merged_projections": {}, "fused_kernels": {}, "cuda_graph": {}},
+            {"cuda_graph": {}},
+            {"merged_projections": {}},
+            {},
         )
 
     def on_transformers(self, plan: Plan) -> None:

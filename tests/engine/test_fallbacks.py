@@ -120,7 +120,7 @@ def test_an_optimization_that_is_ignored_altogether_is_found(case, plain):
     name, knobs = case
     if optimizations()[name].always and not knobs:
         return  # its defaults are what the plain lane runs
-    if ways := optimizations()[name](**knobs).ways():
+    if ways := optimizations()[name](**knobs).ways("cuda"):
         assert {part for way in ways for part in way} <= set(optimizations()), "what takes its place is read back"
         return
     plan = applied(case)

@@ -23,10 +23,12 @@ def settled(where, model="smollm2-135m", **opts):
 @pytest.mark.parametrize(
     ("where", "opts", "says"),
     [
-        (HERE, {}, "Native step"),
+        (HERE, {}, "Native step with Draft model"),
+        (HERE, {"batching": {}}, "Native step"),
+        (HERE, {"prompt_lookup": {}}, "Native step"),
         (CUDA, {}, "Native step"),
         (BARE, {}, "Merged projections"),
-        (NUMBA, {}, "Native step"),
+        (NUMBA, {}, "Native step with Draft model"),
         (HERE, {"kv_window": {}}, "Merged projections"),
         (HERE, {"bitsandbytes": {}}, "the plain loop"),
         (CUDA, {"bitsandbytes": {}}, "CUDA graph"),
@@ -35,8 +37,13 @@ def settled(where, model="smollm2-135m", **opts):
 def test_the_best_rung_that_can_run_is_taken_and_named(where, opts, says):
     plan = settled(where, **opts)
     assert f"Fastest lossless: {says}." in plan.notes
-    assert plan.native == (says == "Native step") and plan.merged == (says == "Merged projections")
+    assert plan.native == says.startswith("Native step") and plan.merged == (says == "Merged projections")
     assert plan.loss() == settled(where, **{**opts, "fastest": False}).loss(), "nothing more is lost than before"
+
+
+def test_a_model_without_a_trained_draft_steps_alone_and_the_lanes_own_draft_stays():
+    assert "Fastest lossless: Native step." in settled(HERE, "random:qwen3-0.6b").notes
+    assert settled(HERE, draft_model={"model": "self", "guesses": 2}).speculation["guesses"] == 2
 
 
 def test_what_cannot_run_at_all_is_refused_with_its_own_sentence():
