@@ -36,10 +36,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "native, float32 (lossless)": (SHORT, {}, NATIVE),
     "native, drafts itself, float32 (lossless)": (SHORT, {}, {**NATIVE, **ITSELF}),
     "native, trained draft, float32 (lossless)": (SHORT, {}, {**NATIVE, **TRAINED}),
+    "native + prompt lookup, float32, text to copy (lossless)": (
+        COPY, {}, {**NATIVE, "prompt_lookup": {"guesses": 10}},
+    ),
     "native, bfloat16": (SHORT, BFLOAT16, {**BFLOAT16, **NATIVE}),
     "native, trained draft, bfloat16": (SHORT, BFLOAT16, {**BFLOAT16, **NATIVE, **TRAINED}),
     "native, drafts itself, bfloat16": (SHORT, BFLOAT16, {**BFLOAT16, **NATIVE, **ITSELF}),
     "native, int8 against float32": (SHORT, {}, {**NATIVE, "packed_weights": {}}),
+    "native, int8, trained draft against float32": (SHORT, {}, {**NATIVE, **TRAINED, "packed_weights": {}}),
     "native, int8 times 8 bits against float32": (SHORT, {}, {**NATIVE, "packed_weights": {"inputs": "8"}}),
     "native, int8 times 8 bits, trained draft against float32": (
         SHORT, {}, {**NATIVE, **TRAINED, "packed_weights": {"inputs": "8"}},
