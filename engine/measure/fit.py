@@ -19,6 +19,8 @@ LOADED = 50_000_000
 """A tokenizer, threads and what the allocator keeps, beyond the idle process. Measured: 50 to 58 MB."""
 LIBRARIES = {"bitsandbytes": 65_000_000, "torchao": 62_000_000}
 """What a quantizing library adds to a process. Measured: 50 to 95 MB, and 10 or 115 MB, by chance, for torchao."""
+HEADER = 16_000_000
+"""What the header of a GGUF file leaves behind: pools of Python's allocator, freed but for a few objects in each."""
 NUMBA = 214_000_000
 """What numba adds to a process where it compiles the native step. Measured: 214 MB, and 105 from its cache."""
 COMPILED = 1.8
@@ -86,7 +88,7 @@ def fit(plan: Plan, shape: Architecture, use: Use, process: float | None, room: 
         return Fit(
             weights / ranks, kv / ranks, workspace, CONTEXT, peak + CONTEXT, weights / ranks + CONTEXT, room, "cuda"
         )
-    own = (process or PROCESS) + LOADED + _libraries(plan, weights)
+    own = (process or PROCESS) + LOADED + _libraries(plan, weights) + HEADER * _from_gguf(shape)
     peak = copies * (weights + kv + workspace) + copies * ranks * own
     load = copies * ranks * own + copies * _loading(plan, shape, weights)
     return Fit(copies * weights, copies * kv, copies * workspace, copies * ranks * own, peak, load, room, "cpu")
@@ -112,10 +114,20 @@ def weight_bytes(shape: Architecture, how: Formats) -> float:
 
 
 def _loading(plan: Plan, shape: Architecture, weights: float) -> float:
-    """The most that weights take while they are loaded: plain ones, and what is made of them layer by layer."""
+    """The most that weights take while they are loaded: plain ones, and what is made of them layer by layer.
+
+    transformers widens each matrix of a GGUF file to float32 and copies it; the largest is the embedding.
+    """
+    counted = parameters(shape)
+    widened = 2 * PLAIN["float32"] * counted.embedding * _from_gguf(shape)
     if not (plan.quantization or plan.native):
-        return weights
-    return parameters(shape).total * PLAIN[plan.dtype] + (weights if plan.native else weights / 2)
+        return weights + widened
+    plain = counted.total * PLAIN[plan.dtype]
+    return plain + max(widened, weights if plan.native else weights / 2)
+
+
+def _from_gguf(shape: Architecture) -> bool:
+    return shape.quantized == "gguf"
 
 
 def _embedding(plan: Plan, shape: Architecture) -> float:
