@@ -21,7 +21,8 @@ class Plan:
     """The settled configuration of one lane: printable, comparable, testable without torch.
 
     The fields of `LEASE` decide what a worker has loaded, so two plans that agree in them can use the same
-    warm worker. `shape` is the model's architecture as far as it is known, `cores` and `gpus` what the machine has.
+    warm worker. `shape` is the model's architecture as far as it is known, `cores` and `gpus` what the machine has,
+    `capability` the compute capability of the first GPU.
     `expected` says what the session must report as really run, name by name; a dot leads into a table.
     """
 
@@ -53,6 +54,7 @@ class Plan:
     tensor_parallel: int = 1
     cores: int = 1
     gpus: int = 0
+    capability: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     expected: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -72,6 +74,10 @@ class Plan:
     def compiles(self) -> bool:
         """Whether something is compiled before the first token."""
         return bool(self.compile) or self.attention == "flex_attention"
+
+    def older_than(self, capability: float) -> bool:
+        """Whether this runs on a GPU of a lower compute capability."""
+        return self.device == "cuda" and self.capability is not None and self.capability < capability
 
     def batch_of(self, requests: int) -> int:
         """Requests in one static batch of so many: no more than leaves something for every replica."""

@@ -212,13 +212,14 @@ def plan_for(lane: Lane, model: str, machine: Any, shape: Architecture | None = 
     if device == "cuda" and not machine.gpus:
         raise Refusal("This machine has no NVIDIA GPU that torch can use.", "Set the device to auto or cpu.")
     shape = shape or (known(model) if lane.backend.needs_model else None)
-    has = {"cores": machine.cores, "gpus": len(machine.gpus)}
+    capability = float(machine.gpus[0].capability) if machine.gpus else None
+    has = {"cores": machine.cores, "gpus": len(machine.gpus), "capability": capability}
     plan = Plan(backend=lane.backend.name(), model=model, device=device, shape=shape, **has)
     lane.backend.settle(plan)
     for opt in active:
         if not opt.supports(plan.backend):
             raise Refusal(
-                f"{opt.title} does not exist in the {type(lane.backend).title} backend.",
+                f"The {type(lane.backend).title} backend does not support this: {opt.title}.",
                 "Switch it off, or choose another backend.",
             )
         if sentence := opt.unavailable(machine, shape) or opt.limits(machine, shape):

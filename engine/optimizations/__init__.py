@@ -11,6 +11,12 @@ Way = dict[str, dict[str, Any]]
 """Optimizations by name, with their knobs."""
 
 
+TRITON = 8.0
+"""The lowest compute capability of a GPU that Triton supports (its README)."""
+AMPERE = 8.0
+"""From here on GPUs multiply bfloat16, and torch has flash attention."""
+
+
 class Optimization(Part):
     """Base of all optimizations.
 

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from engine.optimizations import Optimization
+from engine.optimizations import AMPERE, Optimization
 from engine.plan import Plan
 
 FUSED = ("sdpa", "math", "efficient", "flash")
@@ -64,6 +64,11 @@ class Attention(Optimization):
     def settle(self, plan: Plan) -> str | None:
         if plan.sdpa == "efficient" and plan.device == "cpu":
             return "Memory-efficient attention exists on a GPU only: choose flash, math or sdpa."
+        if plan.sdpa == "flash" and plan.older_than(AMPERE):
+            return (
+                f"Flash attention needs a GPU of compute capability {AMPERE} or newer, and this one has "
+                f"{plan.capability}: choose efficient."
+            )
         if plan.sdpa == "flash" and plan.device == "cuda" and plan.dtype == "float32":
             return "Flash attention on a GPU needs 16-bit numbers: set the number format to bfloat16."
         if plan.sdpa == "flash" and plan.device == "cuda" and (plan.cache == "static" or plan.batch > 1):

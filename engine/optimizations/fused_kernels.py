@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from engine.optimizations import Optimization
+from engine.optimizations import TRITON, Optimization
 from engine.plan import Plan
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
@@ -43,6 +43,11 @@ class FusedKernels(Optimization):
 
     def settle(self, plan: Plan) -> str | None:
         clashes = (
+            (
+                plan.older_than(TRITON),
+                f"The fused kernels are written in Triton, which needs compute capability {TRITON} or newer, and this "
+                f"GPU has {plan.capability}: switch them off, or take a CUDA graph.",
+            ),
             (
                 plan.device != "cuda",
                 "The fused kernels need an NVIDIA GPU: set the device to cuda, or switch them off.",

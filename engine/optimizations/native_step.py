@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from engine.optimizations import Optimization
+from engine.optimizations import TRITON, Optimization
 from engine.plan import Plan
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
@@ -56,6 +56,11 @@ class NativeStep(Optimization):
     def settle(self, plan: Plan) -> str | None:
         name = "The native step"
         clashes = (
+            (
+                plan.older_than(TRITON),
+                f"On a GPU the native step is written in Triton, which needs compute capability {TRITON} or newer, and "
+                f"this one has {plan.capability}: set the device to cpu, or take a CUDA graph.",
+            ),
             (plan.device not in ("cpu", "cuda"), f"{name} is written for processors and NVIDIA GPUs: choose one."),
             (plan.cache == "off", f"{name} writes into a KV cache of its own: set the KV cache to static."),
             (plan.offload, f"{name} needs its cache beside it: switch offloading off, or the native step."),

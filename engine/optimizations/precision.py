@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from engine.optimizations import Optimization
+from engine.optimizations import AMPERE, Optimization
 from engine.plan import Plan
 
 
@@ -31,11 +31,12 @@ class Precision(Optimization):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         title="Number format",
-        description="How weights and activations are stored; auto is float32 on a CPU and bfloat16 on a GPU.",
+        description="How weights and activations are stored; auto is float32 on a CPU and bfloat16 on a GPU, "
+        "float16 on one that is older than Ampere.",
     )
 
     def on_transformers(self, plan: Plan) -> None:
-        auto = "float32" if plan.device == "cpu" else "bfloat16"
+        auto = "float32" if plan.device == "cpu" else "float16" if plan.older_than(AMPERE) else "bfloat16"
         plan.dtype = auto if self.dtype == "auto" else self.dtype
         plan.expected["dtype"] = plan.dtype
 

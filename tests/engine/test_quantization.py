@@ -157,6 +157,31 @@ def test_bytes_are_those_of_the_narrow_numbers_and_their_scales():
         assert each <= (load.weights_bytes(model) - rest) / numbers <= each + 0.07, wanted
 
 
+@pytest.mark.parametrize(
+    ("opts", "told"),
+    [
+        (
+            {"attention": {"kernel": "flash"}},
+            r"compute capability 8\.0 or newer, and this one has 7\.5: choose efficient",
+        ),
+        ({"fused_kernels": {}}, r"Triton, which needs compute capability 8\.0 or newer, and this GPU has 7\.5: switch"),
+        ({"native_step": {}}, r"compute capability 8\.0 or newer, and this one has 7\.5: set the device to cpu"),
+    ],
+    ids=["flash attention", "fused kernels", "native step"],
+)
+def test_what_an_older_gpu_cannot_do_is_refused_before_anything_is_loaded(opts, told):
+    with pytest.raises(Refusal, match=told):
+        plan_for(Lane(opts=opts), "smollm2-135m", gpu("7.5"))
+    assert plan_for(Lane(opts=opts), "smollm2-135m", gpu("8.0")).device == "cuda"
+    if "native_step" in opts:
+        assert plan_for(Lane(device="cpu", opts=opts), "smollm2-135m", gpu("7.5")).native
+
+
+def test_an_older_gpu_computes_in_float16_unless_told():
+    found = {cap: plan_for(Lane(), "smollm2-135m", gpu(cap)).dtype for cap in ("7.5", "8.0", "10.0")}
+    assert found == {"7.5": "float16", "8.0": "bfloat16", "10.0": "bfloat16"}
+
+
 def test_experts_that_stay_plain_are_seen():
     """The experts of a mixture are one block of weights each, which no library here reaches."""
     from transformers import AutoModelForCausalLM, MixtralConfig

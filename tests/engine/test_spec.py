@@ -164,7 +164,7 @@ def test_a_gpu_lane_without_a_gpu_is_refused():
 
 def test_an_optimization_that_the_backend_lacks_is_refused():
     lane = Lane(backend="simulated", opts={"prompt_lookup": {}})
-    with pytest.raises(Refusal, match="does not exist in the Simulated backend"):
+    with pytest.raises(Refusal, match="The Simulated backend does not support this: "):
         plan_for(lane, "smollm2-135m", machine())
 
 
