@@ -15,7 +15,7 @@ class Fastest(Optimization):
     The rungs are tried from the top: on a processor the native step, which is the whole pass as one call, with a draft
     that was trained for the model; the native step alone; on an NVIDIA GPU then a CUDA graph of fused kernels, and a
     CUDA graph alone; then merged projections; and the plain loop where nothing else fits the model, the machine and
-    what else is on in the lane. Nothing is measured beforehand, and a step that takes half a minute to compile is not
+    the lane. Nothing is measured beforehand, and a step that takes half a minute to compile is not
     among them: switch that on yourself. Source: this project's own ladder, `python -m tests.bench ladder`.
     """
 
