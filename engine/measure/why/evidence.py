@@ -10,6 +10,11 @@ from engine.measure.verdict import MIN_PAIRS, figure
 CLEAR = 1.1
 """Without enough pairs for a verdict a metric counts as moved only beyond ten percent."""
 OPPOSITE = {"faster": "slower", "slower": "faster"}
+QUICKER = (
+    {"lane.opts.native_step": {}}, {"lane.opts.cuda_graph": {}}, {"lane.opts.torch_compile": {}},
+    {"lane.opts.merged_projections": {}},
+)  # fmt: skip
+"""What starts less work in a step and spends less time around reading the weights, the most first."""
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,12 @@
 
 from typing import Any
 
-from engine.measure.why.evidence import Finding, Pair, Side, figure, mb, ms, percent, said, times
+from engine.measure.why.evidence import QUICKER, Finding, Pair, Side, figure, mb, ms, percent, said, times
 from engine.measure.why.work import split
 
 FEWER = 0.9
 LOW, MOSTLY = 0.5, 0.6
 """Below this share of its ceiling a step is limited by something else than the memory."""
-SMALLER = ({"lane.opts.precision": {"dtype": "bfloat16"}}, {"lane.opts.bitsandbytes": {"kind": "nf4"}})
-"""What reads fewer bytes for each token."""
-QUICKER = ({"lane.opts.cuda_graph": {}}, {"lane.opts.torch_compile": {}}, {"lane.opts.merged_projections": {}})
-"""What spends less time around the reading."""
 
 
 def bytes_read(pair: Pair) -> Finding | None:
@@ -29,7 +25,7 @@ def bytes_read(pair: Pair) -> Finding | None:
     )
     evidence = {"bytes": read, "over_bytes": before, "step_ms": mine.step_ms, "over_step_ms": other.step_ms,
                 "share": _share(mine), "over_share": _share(other)}  # fmt: skip
-    return Finding("bytes read", said(sentence), evidence, word, SMALLER if word == "slower" else ())
+    return Finding("bytes read", said(sentence), evidence, word, _smaller(mine) if word == "slower" else ())
 
 
 def bytes_wasted(pair: Pair) -> Finding | None:
@@ -92,12 +88,15 @@ def limit(side: Side) -> Finding | None:
 def _held(side: Side, share: float, bound: str) -> tuple[str, tuple[dict[str, Any], ...]]:
     """Why a step is no faster, in words, and what to try."""
     if share >= LOW and bound != "overhead":
-        known = {"compute": ("arithmetic is its limit", ()), "memory": ("reading the weights is its limit", SMALLER)}
+        known = {
+            "compute": ("arithmetic is its limit", ()),
+            "memory": ("reading the weights is its limit", _smaller(side)),
+        }
         return known.get(bound, ("nothing of it stands out", ()))
     parts, unit, total = split(side), side.get("effective.launches.unit"), side.get("effective.launches.total")
     if parts and bound != "overhead" and parts.ms["products"] > MOSTLY * parts.whole:
         took = f"{parts.ms['products'] / parts.whole:.0%} of the time are the library's products"
-        return f"{took}, which do not read as fast as the memory could", (*QUICKER[1:2], *SMALLER)
+        return f"{took}, which do not read as fast as the memory could", (*QUICKER, *_smaller(side))
     if not total:
         return "its own loop takes it", QUICKER
     if side.get("effective.launches.calls") < total / 2:
@@ -121,3 +120,11 @@ def _shares(mine: Side, other: Side) -> str:
     slower = shares[0] < shares[1] and mine.step_bytes < other.step_bytes
     meant = ": a byte takes longer than there, but there are fewer of them" * slower
     return f" ({percent(shares[0])} of what the memory allows, against {percent(shares[1])}{meant})"
+
+
+def _smaller(side: Side) -> tuple[dict[str, Any], ...]:
+    """What reads fewer bytes for each token."""
+    if not side.get("effective.native"):
+        return {"lane.opts.precision": {"dtype": "bfloat16"}}, {"lane.opts.bitsandbytes": {"kind": "nf4"}}
+    kind = {None: "int8", "int8": "int4"}.get(side.get("effective.quantization.kind"))
+    return ({"lane.opts.packed_weights": {"kind": kind}},) if kind else ()

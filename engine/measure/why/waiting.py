@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from engine.measure.why.evidence import Finding, Pair, Side, ms, percent, said
+from engine.measure.why.evidence import QUICKER, Finding, Pair, Side, ms, percent, said
 
 MOST = 0.5
 """From this share on waiting is what a step, or the difference between two, is made of."""
@@ -10,8 +10,6 @@ FEWER_CALLS = 1.1
 """So many times the calls of the quicker lane, or its steps are not shorter for being started in fewer."""
 SHARED = 1.1
 """With more requests in a step than this it is another one than was profiled."""
-FEWER = ({"lane.opts.native_step": {}}, {"lane.opts.cuda_graph": {}}, {"lane.opts.torch_compile": {}})
-"""What starts less."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def waiting(pair: Pair) -> Finding | None:
                 "over_step_ms": other.step, "over_busy_ms": other.busy, "over_calls": other.calls}  # fmt: skip
     if word not in ("faster", "slower"):
         both = min(mine.share, other.share) >= MOST
-        return Finding("waiting", _both(pair, mine, other), evidence, word or "same", FEWER) if both else None
+        return Finding("waiting", _both(pair, mine, other), evidence, word or "same", QUICKER) if both else None
     (slow, long), (fast, short) = sorted(((pair.lane, mine), (pair.over, other)), key=lambda side: -side[1].step)
     if (slow is pair.lane) != (word == "slower") or long.waited - short.waited < MOST * (long.step - short.step):
         return None
@@ -59,7 +57,7 @@ def waiting(pair: Pair) -> Finding | None:
         f"In {slow.name} the GPU computes for {ms(long.busy)} of each step of {ms(long.step)} and waits for the host "
         f"for the rest: {long.started()}. In {fast.name} {short.started()}, in {ms(short.step)}."
     )
-    return Finding("waiting", sentence, evidence, word, FEWER if word == "slower" else ())
+    return Finding("waiting", sentence, evidence, word, QUICKER if word == "slower" else ())
 
 
 def _wait(side: Side) -> Wait | None:

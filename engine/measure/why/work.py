@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from engine.measure.why.evidence import Finding, Pair, Side, mb, ms, said
+from engine.measure.why.evidence import QUICKER, Finding, Pair, Side, mb, ms, said
 from engine.measure.why.waiting import waiting
 
 KINDS = {
@@ -128,12 +128,8 @@ def time_split(pair: Pair) -> Finding | None:
     )
     evidence = {"kind": kind, "ms": mine.ms[kind], "over_ms": other.ms[kind], "step_ms": mine.whole,
                 "over_step_ms": other.whole, "difference_share": change[kind] / whole}  # fmt: skip
-    attempts = FEWER if kind in ("small", "waiting") else ()
+    attempts = QUICKER if kind in ("small", "waiting") else ()
     return Finding("time split", said(sentence), evidence, word, attempts if word == "slower" else ())
-
-
-FEWER = ({"lane.opts.cuda_graph": {}}, {"lane.opts.torch_compile": {}}, {"lane.opts.merged_projections": {}})
-"""What makes a step launch less."""
 
 
 def _launched(kind: str, mine: Split, other: Split) -> str:
