@@ -74,25 +74,6 @@ def test_a_lane_by_itself_says_what_limits_it(bound, share, products, says):
     assert traffic.limit(Side(lane("A"))) is None
 
 
-@pytest.mark.parametrize(
-    ("native", "kind", "first"),
-    [
-        (False, None, {"lane.opts.precision": {"dtype": "bfloat16"}}),
-        (True, None, {"lane.opts.packed_weights": {"kind": "int8"}}),
-        (True, "int8", {"lane.opts.packed_weights": {"kind": "int4"}}),
-        (True, "int4", None),
-    ],
-)
-def test_where_reading_is_the_limit_what_reads_less_beside_this_step_is_next(native, kind, first):
-    mine = lane("A", ceiling=ceiling(4e8, 0.9), effective__native=native, effective__quantization={"kind": kind})
-    assert next(iter(traffic.limit(Side(mine)).attempts), None) == first
-
-
-def test_what_starts_fewest_operators_is_tried_before_what_starts_fewer():
-    slow = lane("A", ceiling=ceiling(4e8, 0.2), effective__launches=profile(1000, mul=0.5))
-    assert next(iter(traffic.limit(Side(slow)).attempts)) == {"lane.opts.native_step": {}}
-
-
 def test_one_recorded_call_is_limited_by_its_small_kernels_and_not_by_starting_them():
     recorded = {**profile(152, busy=0.4, skinny=0.8), "unit": "kernels", "calls": 1}
     mine = lane("A", ms=0.42, ceiling=ceiling(2.7e8, 0.15), effective__launches=recorded)
