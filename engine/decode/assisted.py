@@ -54,13 +54,14 @@ class Watch:
     def __init__(self, model: Any):
         self.kind: str | None = None
         self.knobs: dict[str, Any] = {}
+        self.second: Any = None
         self.asked = self.drafted = self.guesses = self.told = self.most = 0
         make = model._get_candidate_generator
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             generator = make(*args, **kwargs)
             self.kind = NAMES.get(type(generator).__name__)
-            self.knobs = _knobs(generator)
+            self.knobs, self.second = _knobs(generator), getattr(generator, "assistant_model", None)
             propose = generator.get_candidates
 
             def counted(ids: torch.Tensor, *more: Any, **named: Any) -> Any:
@@ -86,7 +87,7 @@ class Watch:
 
     def start(self) -> None:
         """A run begins."""
-        self.kind, self.knobs = None, {}
+        self.kind, self.knobs, self.second = None, {}, None
         self.asked = self.drafted = self.guesses = self.told = 0
 
     def newest(self) -> int:

@@ -36,6 +36,7 @@ class Drafting:
         self.model: Any = None
         self.context: int | None = None
         self.found: tuple[Source, Path] | None = None
+        self.asked = ""
         self.trained: drafts.Trained | None = None
         self.native: Any = None
         self.own: Second | None = None
@@ -63,6 +64,7 @@ class Drafting:
         check_draft(plan, source, folder, tokenizer)
         self.context = architecture(load.read_config(folder)).context
         self.found = (source, folder)
+        self.asked = "self" if plan.draft["model"] == plan.model else plan.draft["model"]
 
     def load(self, plan: Plan, phase: Callable[[str], None], whole: Any) -> None:
         """Load the second model that was found, in its own number format; others are made of the `whole` model."""
@@ -137,8 +139,16 @@ class Drafting:
         """What really guessed in the last turns, and how often; nothing where no draft was asked."""
         ran = None
         if self.draft and self.tally.asked:
-            ran = self.draft.facts() | (self.fed.facts() if self.fed else {}) | vars(self.tally)
+            ran = self.named(self.model) | self.draft.facts() | (self.fed.facts() if self.fed else {})
+            ran |= vars(self.tally)
         return {"speculation": ran, "draft_format": self.format()}
+
+    def named(self, model: Any) -> dict[str, str]:
+        """Which second model this is, by where it was loaded from: as it was asked for, or else its folder's name."""
+        if not self.found or model is None:
+            return {}
+        folder = Path(model.name_or_path)
+        return {"draft": self.asked if folder == self.found[1] else folder.name}
 
     def _lookup(self, plan: Plan, stepper: Stepper, *_: Any) -> Draft:
         return Lookup(plan.speculation["ngram"], stepper.model.device)

@@ -9,6 +9,7 @@ import torch
 from engine.decode.lookup import Index
 from engine.decode.sampling import Sampling, best
 from engine.decode.stepper import Stepper
+from engine.models.drafts import TRAINED
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 
@@ -136,7 +137,7 @@ class Trained(SecondModel):
         return widen(self.stepper.step(ids), self.kept, self.vocabulary)
 
     def facts(self) -> dict[str, Any]:
-        return {"kind": self.kind, **self.said}
+        return {"kind": self.kind, "draft": TRAINED, **self.said}
 
 
 class Sharing:
@@ -192,7 +193,7 @@ class Coarse(Sharing):
         return super().propose(text, count)
 
     def facts(self) -> dict[str, Any]:
-        return {"kind": self.kind, "shared_cache": True}
+        return {"kind": self.kind, "draft": "self", "shared_cache": True}
 
 
 def widen(logits: torch.Tensor, kept: torch.Tensor, vocabulary: int) -> torch.Tensor:

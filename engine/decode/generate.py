@@ -165,4 +165,5 @@ class GenerateSession(Loaded):
 
     def assistance(self) -> dict[str, Any]:
         """What guessed inside generate."""
-        return {**self.drafting.effective(), "speculation": self.watch.effective()}
+        ran = self.watch.effective()
+        return {**self.drafting.effective(), "speculation": ran and {**ran, **self.drafting.named(self.watch.second)}}

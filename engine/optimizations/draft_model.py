@@ -76,6 +76,7 @@ class DraftModel(Speculation):
         plan.draft = {"model": plan.model if own else chosen, **_stored(plan, kind)}
         plan.expected["draft_format"] = kind
         self.guess(plan, draft=plan.draft["model"])
+        plan.expected["speculation.draft"] = SELF if own else chosen
 
     on_generate = on_transformers
 
@@ -91,6 +92,7 @@ class DraftModel(Speculation):
         plan.draft = {"model": TRAINED, "dtype": kind, "quantization": None, **shape}
         plan.expected["draft_format"] = kind
         self.guess(plan, draft=TRAINED)
+        plan.expected["speculation.draft"] = TRAINED
 
     def settle(self, plan: Plan) -> str | None:
         if sentence := super().settle(plan):

@@ -1,8 +1,10 @@
 """Silent fallbacks to plant: in place of what a lane asks for something else happens, and nothing is said."""
 
 import itertools
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +32,11 @@ from engine.plan import Plan
 def patched(where: Any, name: str, made: Callable) -> Callable:
     """A sabotage: `made` receives what it takes the place of."""
     return lambda monkeypatch: monkeypatch.setattr(where, name, made(getattr(where, name)))
+
+
+def copied(folder: Path) -> Path:
+    """The same model elsewhere."""
+    return Path(shutil.copytree(folder, folder.with_name("another"), dirs_exist_ok=True))
 
 
 def loaded_as(**changes: Any) -> Callable:
@@ -104,6 +111,8 @@ FEWER_GUESSES = patched(drafting, "DraftLength", lambda real: lambda most, adapt
 NEVER_ADAPTS = patched(drafting, "DraftLength", lambda real: lambda most, adaptive: real(most, False))
 WITHOUT_END = patched(speculate.DraftLength, "learn", lambda real: lambda self, drafted, right:
                       setattr(self, "now", self.now + 2))  # fmt: skip
+ANOTHER_DRAFT = patched(load, "load_model", lambda real: lambda source, folder, plan, *rest, calls=itertools.count():
+                        real(source, copied(folder) if next(calls) else folder, plan, *rest))  # fmt: skip
 LONGER_MATCHES = patched(drafts, "Index", lambda real: lambda ngram: real(ngram + 1))
 
 UNPACKED = patched(
@@ -154,6 +163,7 @@ PLANTS: list[tuple[str, str, dict[str, Any], Callable]] = [
      FEWER_GUESSES),
     ("speculation.schedule", "never adapts", {"prompt_lookup": {"adaptive": True}}, NEVER_ADAPTS),
     ("speculation.ngram", "longer runs looked up", {"prompt_lookup": {"ngram": 1}}, LONGER_MATCHES),
+    ("speculation.draft", "another model guesses", {"draft_model": {"model": "self"}}, ANOTHER_DRAFT),
     ("draft_format", "draft in full width", {"draft_model": {"model": "self"}}, DRAFT_IN_FULL),
     ("continuous", "one after another", {"continuous_batching": {}}, ONE_BY_ONE),
     ("continuous.slots", "one slot for two requests", {"continuous_batching": {}}, ONE_SLOT),
@@ -188,6 +198,7 @@ IN_GENERATE = {
     "speculation guesses 4": ({"early_exit": {"guesses": 4, "layers": 1}}, told_generate("early_exit", guesses=3)),
     "speculation guesses 3": ({"draft_model": {"guesses": 3, "model": "self"}},
                               told_generate("draft_model", guesses=5)),
+    "speculation draft self": ({"draft_model": {"model": "self"}}, ANOTHER_DRAFT),
     "speculation guesses 2": ({"prompt_lookup": {"guesses": 2}}, told_generate("prompt_lookup", guesses=4)),
     "speculation schedule adaptive": ({"early_exit": {"layers": 1, "adaptive": True}},
                                       told_generate("early_exit", adaptive=False)),

@@ -213,7 +213,7 @@ def test_a_draft_with_a_running_state_is_refused(tmp_path, tiny_model):
 def test_a_draft_that_was_ignored_is_told():
     asked = planned({"draft_model": {}})
     ran = dict(asked.expected)
-    ran["speculation"] = {"kind": "draft_model", "guesses": 5, "schedule": "constant"}
+    ran["speculation"] = {"kind": "draft_model", "guesses": 5, "schedule": "constant", "draft": "self"}
     assert asked.unmet(ran) == []
     assert asked.unmet({**ran, "speculation": None}) == ["Asked for speculation draft_model, but nothing ran."]
     assert Drafting().effective() == {"speculation": None, "draft_format": None}
