@@ -50,7 +50,7 @@ class Prefixes:
         rate = self.reused / self.prompt_tokens if self.prompt_tokens else 0.0
         counts = {"prompt_tokens": self.prompt_tokens, "reused": self.reused, "hit_rate": rate}
         kind = "kept beginnings" if self.prompt_tokens else None
-        return {"kind": kind, "beginnings": len(self.kept), "bytes": self.bytes, **counts}
+        return {"kind": kind, "least": self.least, "beginnings": len(self.kept), "bytes": self.bytes, **counts}
 
     def read(self, batch: Batch, emit: Emit, stepper: Cached, ids: torch.Tensor) -> torch.Tensor:
         """Read the prompts of a batch, [batch, width] padded on the left; logits of the last position."""

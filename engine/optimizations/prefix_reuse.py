@@ -41,7 +41,7 @@ class PrefixReuse(Optimization):
 
     def on_transformers(self, plan: Plan) -> None:
         plan.prefix = self.least
-        plan.expected["prefix"] = True
+        plan.expected |= {"prefix": True, "prefix.least": self.least}
 
     def settle(self, plan: Plan) -> str | None:
         if plan.cache == "off":

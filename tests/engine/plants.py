@@ -89,6 +89,7 @@ EVERY_OTHER_PLAIN = patched(caches, "_packed", lambda real: lambda layer, knobs,
                             layer if next(count) % 2 else real(layer, knobs))  # fmt: skip
 UNMERGED = patched(modules, "merge_projections", lambda _: lambda model: None)
 UNREAD_PREFIX = patched(modules.Prefixes, "read", lambda _: lambda self, batch, emit, stepper, ids: stepper.read(ids))
+SHORTER_BEGINNINGS = patched(modules, "Prefixes", lambda real: lambda least: real(least // 2))
 ONE_THREAD = patched(torch, "set_num_threads", lambda real: lambda count: real(1))
 NO_SLOTS = patched(modules.ModuleSession, "turn", lambda real: lambda self, plan, *rest:
                    real(self, replace(plan, continuous=None), *rest))  # fmt: skip
@@ -176,6 +177,7 @@ PLANTS: list[tuple[str, str, dict[str, Any], Callable]] = [
     ("native", "modules instead of one call", {"native_step": {}}, UNPACKED),
     ("input_bits", "inputs in 16 bits", {"native_step": {}, "packed_weights": {"inputs": "8"}}, IN_16_BITS),
     ("prefix", "prompts read in full", {"prefix_reuse": {"least": 4}}, UNREAD_PREFIX),
+    ("prefix.least", "shorter beginnings copied", {"prefix_reuse": {"least": 8}}, SHORTER_BEGINNINGS),
     ("threads", "threads not set", {"threads": {"count": 2}}, ONE_THREAD),
 ]  # fmt: skip
 """What is expected, what happens instead, the lane, and the sabotage."""
