@@ -43,7 +43,7 @@ def _bar(record: dict[str, Any], ranks: dict[str, int]) -> dict[str, Any]:
     ]
     if rest := record["total"] - sum(row["count"] for row in rows):
         segments.append({"name": "all others", "count": rest, "time": None, "rank": None})
-    return {**{key: record[key] for key in ("unit", "total", "calls")}, "segments": segments}
+    return {"unit": _unit(record), "total": record["total"], "calls": record["calls"], "segments": segments}
 
 
 def _sentence(names: Sequence[str], records: Sequence[dict[str, Any] | None]) -> str:
@@ -59,7 +59,11 @@ def _sentence(names: Sequence[str], records: Sequence[dict[str, Any] | None]) ->
 
 
 def _count(record: dict[str, Any]) -> str:
-    return f"{record['total']:,} {record['unit']}{_calls(record)}"
+    return f"{record['total']:,} {_unit(record)}{_calls(record)}"
+
+
+def _unit(record: dict[str, Any]) -> str:
+    return record["unit"].removesuffix("s") if record["total"] == 1 else record["unit"]
 
 
 def _calls(record: dict[str, Any]) -> str:

@@ -2,12 +2,15 @@
 
 import ctypes
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import _profiler_enabled
+from torch.profiler import record_function
 
 from engine.kernels.native import compiler, library
 from engine.kernels.weights import Address, Number, View, Weights, head_dim
@@ -18,6 +21,9 @@ PLACES = 16
 """Places of the cache that share a vector."""
 MOST = 128
 """Tokens that are read at once, unless a decoder is told otherwise."""
+
+NAME = "pitlane::whole step"
+"""What torch's profiler calls a step."""
 
 NUMBER = ctypes.sizeof(Number)
 
@@ -102,7 +108,7 @@ class Decoder:
             asked = wanted[(wanted >= first) & (wanted < piece.stop)] - first
             parts = [part[piece].contiguous() for part in (ids, rows, places)]
             text = _Text(*(part.data_ptr() for part in parts), len(parts[0]), asked.data_ptr(), len(asked))
-            self.library.decoder_step(self.handle, ctypes.byref(text), logits[told:].data_ptr())
+            self._run(text, logits[told:])
             told += len(asked)
         return logits
 
@@ -120,8 +126,13 @@ class Decoder:
             ids.data_ptr(), self.zeros.data_ptr(), first + NUMBER * place, count, first + NUMBER * (count - keep), keep
         )  # fmt: skip
         logits = torch.empty(keep, self.vocabulary)
-        self.library.decoder_step(self.handle, ctypes.byref(text), logits.data_ptr())
+        self._run(text, logits)
         return logits
+
+    def _run(self, text: _Text, logits: torch.Tensor) -> None:
+        """The call itself, which a profiler sees as a piece of work with a name: no operator of torch is in it."""
+        with record_function(NAME) if _profiler_enabled() else nullcontext():
+            self.library.decoder_step(self.handle, ctypes.byref(text), logits.data_ptr())
 
 
 class Chooser:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from engine.decode.launches import launches
 from engine.decode.loop import decode
 from engine.decode.native import Native, NativeStepper
 from engine.decode.prompts import Batch
@@ -45,6 +46,13 @@ def test_logits_are_those_of_the_modules(kind, threads):
     stepper.rollback(7)
     torch.testing.assert_close(stepper.step(text[:, 133:150]), wanted[:, 133:150], rtol=1e-3, atol=1e-4)
     assert stepper.length == 150 and stepper.kv_bytes() == 2 * 2 * 2 * LENGTH * 16 * 4
+
+
+@torch.inference_mode()
+def test_a_profiler_sees_a_step_as_one_piece_of_work():
+    (_, stepper), token = pair("llama"), ids(1)
+    found = launches(lambda: stepper.step(token), torch.device("cpu"))
+    assert found["total"] == 1 and [row["name"] for row in found["top"]] == ["whole step"]
 
 
 @torch.inference_mode()

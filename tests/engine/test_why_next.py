@@ -24,3 +24,8 @@ def test_where_reading_is_the_limit_what_reads_less_beside_this_step_is_next(nat
 def test_what_starts_fewest_operators_is_tried_before_what_starts_fewer():
     slow = lane("A", ceiling=ceiling(4e8, 0.2), effective__launches=profile(1000, mul=0.5))
     assert next(iter(traffic.limit(Side(slow)).attempts)) == {"lane.opts.native_step": {}}
+
+
+def test_a_step_that_is_one_call_does_not_wait_for_operators_to_be_started():
+    mine = lane("A", ceiling=ceiling(4e8, 0.2), effective__launches=profile(1, **{"whole step": 1.0}))
+    assert traffic.limit(Side(mine)).sentence.endswith("its own loop takes it.")

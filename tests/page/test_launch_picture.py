@@ -33,6 +33,12 @@ def test_the_sentence_compares_with_the_first_lane():
     assert said == "One step of lane A launches 1,370 kernels, lane B as many by 1 call of the host."
 
 
+def test_a_step_that_is_one_call_is_one_operator():
+    drawn = picture(["plain", "one call"], [record(592, mul=9), record(1, **{"whole step": 1})])
+    assert drawn["sentence"] == "One step of lane plain launches 592 operators, lane one call fewer: 1 operator."
+    assert drawn["lanes"][1]["unit"] == "operator"
+
+
 def test_lanes_without_a_count_are_left_out():
     assert picture(["A", "B"], [None, None]) is None
     drawn = picture(["A", "B"], [None, record(5, mul=5)])

@@ -97,7 +97,7 @@ def _held(side: Side, share: float, bound: str) -> tuple[str, tuple[dict[str, An
     if parts and bound != "overhead" and parts.ms["products"] > MOSTLY * parts.whole:
         took = f"{parts.ms['products'] / parts.whole:.0%} of the time are the library's products"
         return f"{took}, which do not read as fast as the memory could", (*QUICKER, *_smaller(side))
-    if not total:
+    if (total or 0) <= 1:  # one compiled call, which the profiler does not look into
         return "its own loop takes it", QUICKER
     if side.get("effective.launches.calls") < total / 2:
         return f"{total:,} {unit} take it one after another, most of them too small to fill the machine", ()
