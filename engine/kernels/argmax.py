@@ -67,14 +67,13 @@ def _block_peak(logits, banned, row, column, columns, bans):
 
 
 @triton.jit
-def _greedy(
-    logits, banned, peaks, ids, met, newest, places, steps, ring, words, stamps, embedding, hidden, arrived,
-    slots, width, columns, bans,
+def chosen(
+    block, row, blocks, rows, logits, banned, peaks, ids, met, newest, places, steps, ring, words, stamps, embedding,
+    hidden, arrived, slots, width, columns, bans,
     MAILBOX: tl.constexpr, STAMPED: tl.constexpr, EMBEDDED: tl.constexpr, WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
-    """One program for each block of each row's logits; the last of a row compares what all have found."""
-    block, row, blocks = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(0)
+    """One of the `blocks` of a row's logits; whoever ends the last of a row compares what all have found."""
     peak, place, broken = _block_peak(logits, banned, row, block * COLUMNS + tl.arange(0, COLUMNS), columns, bans)
     tl.store(peaks + row * blocks + block, peak)
     tl.store(ids + row * blocks + block, tl.where(broken > 0, -1, block * COLUMNS + place))
@@ -89,9 +88,25 @@ def _greedy(
         token = tl.min(tl.where(found == highest, own, 2147483647), axis=0).to(tl.int64)
         token = tl.where(highest == float("-inf"), -1, token)
         _ended(
-            token, row, tl.num_programs(1), newest, places, steps, ring, words, stamps, embedding, hidden,
+            token, row, rows, newest, places, steps, ring, words, stamps, embedding, hidden,
             arrived, slots, width, MAILBOX, STAMPED, EMBEDDED, WIDTH,
         )  # fmt: skip
+
+
+@triton.jit
+def _greedy(
+    logits, banned, peaks, ids, met, newest, places, steps, ring, words, stamps, embedding, hidden, arrived,
+    slots, width, columns, bans,
+    MAILBOX: tl.constexpr, STAMPED: tl.constexpr, EMBEDDED: tl.constexpr, WIDTH: tl.constexpr,
+    COLUMNS: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    """One program for each block of each row's logits."""
+    block, row, blocks = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.num_programs(0)
+    chosen(
+        block, row, blocks, tl.num_programs(1), logits, banned, peaks, ids, met, newest, places, steps, ring, words,
+        stamps, embedding, hidden, arrived, slots, width, columns, bans,
+        MAILBOX, STAMPED, EMBEDDED, WIDTH, COLUMNS, BLOCKS,
+    )  # fmt: skip
 
 
 class Mailbox:
@@ -186,25 +201,25 @@ def argmax_advance(logits: torch.Tensor, feed: Feed, peaks: Peaks, banned: torch
     if not logits.is_contiguous() or blocks != triton.cdiv(columns, COLUMNS):
         raise ValueError("The logits must be dense, and the room made for their width.")
     bans = 0 if banned is None else len(banned)
-    ends, flags = _ends(feed)
+    given, flags = ends(feed)
     _greedy[(blocks, rows)](
-        logits, banned if bans else feed.tokens, peaks.peaks, peaks.ids, peaks.met, *ends, columns, bans,
+        logits, banned if bans else feed.tokens, peaks.peaks, peaks.ids, peaks.met, *given, columns, bans,
         **flags, COLUMNS=COLUMNS, BLOCKS=triton.next_power_of_2(blocks), num_warps=4,
     )  # fmt: skip
 
 
-def advance(chosen: torch.Tensor, feed: Feed) -> None:
+def advance(tokens: torch.Tensor, feed: Feed) -> None:
     """End the step with tokens chosen elsewhere, int64 [rows] on the device, in one launch."""
-    ends, flags = _ends(feed)
-    _advanced[(len(feed.tokens),)](chosen, *ends, **flags, num_warps=4)
+    given, flags = ends(feed)
+    _advanced[(len(feed.tokens),)](tokens, *given, **flags, num_warps=4)
 
 
-def _ends(feed: Feed) -> tuple[tuple, dict]:
+def ends(feed: Feed) -> tuple[tuple, dict]:
     """The arguments of `_ended` that `feed` knows: a tensor stands in for what is not there."""
     embedded, box, unused = feed.embedding is not None, feed.mailbox, feed.tokens
     width = feed.embedding.shape[1] if embedded else 1
     words, stamps = (box.words, box.stamps) if box else (unused, unused)
     vectors = (feed.embedding, feed.hidden) if embedded else (unused, unused)
-    ends = feed.tokens, feed.place, feed.step, feed.ring, words, stamps, *vectors, feed.arrived, len(feed.ring), width
+    given = feed.tokens, feed.place, feed.step, feed.ring, words, stamps, *vectors, feed.arrived, len(feed.ring), width
     flags = {"MAILBOX": box is not None, "STAMPED": not triton.knobs.runtime.interpret, "EMBEDDED": embedded}
-    return ends, flags | {"WIDTH": triton.next_power_of_2(width)}
+    return given, flags | {"WIDTH": triton.next_power_of_2(width)}

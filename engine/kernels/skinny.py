@@ -66,7 +66,7 @@ def _tile(
 
 
 @triton.jit
-def _added(w, x, gain, column, square, DEPTH: tl.constexpr, NORM: tl.constexpr, BK: tl.constexpr):
+def added(w, x, gain, column, square, DEPTH: tl.constexpr, NORM: tl.constexpr, BK: tl.constexpr):
     """What a tile adds to the sums of its rows, still apart by columns, and to the squares of the inputs."""
     whole: tl.constexpr = DEPTH % BK == 0
     v = (tl.load(x + column) if whole else tl.load(x + column, mask=column < DEPTH, other=0.0)).to(tl.float32)
@@ -112,10 +112,10 @@ def _vector(
         other = _tile(weight, row + ROWS, 0, ALL, DEPTH, 0, BN, BK) if GATED else w
         if PDL:
             tl.extra.cuda.gdc_wait()
-        total, square = _added(w, x, gain, column, square, DEPTH, NORM, BK)
+        total, square = added(w, x, gain, column, square, DEPTH, NORM, BK)
         second = total
         if GATED:
-            second, _ = _added(other, x, gain, column, square, DEPTH, NORM, BK)
+            second, _ = added(other, x, gain, column, square, DEPTH, NORM, BK)
     else:
         if PDL:
             tl.extra.cuda.gdc_wait()
@@ -123,11 +123,11 @@ def _vector(
         second = tl.zeros((BN, BK), tl.float32)
         for start in tl.range(0, DEPTH, BK, num_stages=STAGES):
             w = _tile(weight, row, start, ALL, DEPTH, 0, BN, BK)
-            added, squares = _added(w, x, gain, start + column, square, DEPTH, NORM, BK)
-            total += added
+            part, squares = added(w, x, gain, start + column, square, DEPTH, NORM, BK)
+            total += part
             if GATED:
                 w = _tile(weight, row + ROWS, start, ALL, DEPTH, 0, BN, BK)
-                ups, _ = _added(w, x, gain, start + column, square, DEPTH, NORM, BK)
+                ups, _ = added(w, x, gain, start + column, square, DEPTH, NORM, BK)
                 second += ups
             square = squares
     found, up = tl.sum(total, 1), tl.sum(second, 1)
