@@ -7,13 +7,13 @@ import json
 import sys
 import time
 from dataclasses import replace
-from statistics import mean, median, stdev
+from functools import partial
 from typing import Any
 
 from engine.bench.checks import opened
+from engine.bench.interleaved import interleaved
 from engine.bench.rows import NATIVE
 
-PAIRS = 12
 STEPS = 256
 PLACE = 64
 """Tokens in the cache before the first step."""
@@ -26,16 +26,8 @@ def cost(model: str) -> dict[str, Any]:
     with torch.inference_mode():
         session, _ = opened("cuda", model, NATIVE)
         runners = _runners(session)
-        turns: dict[str, list[float]] = {name: [] for name in runners}
-        for pair in range(PAIRS + 1):  # the first one warms up
-            for name in sorted(runners, reverse=pair % 2 == 1):
-                spent = _turn(runners[name], name == "with")
-                if pair:
-                    turns[name].append(spent)
-    ratios = [there / gone for there, gone in zip(turns["with"], turns["without"], strict=True)]
-    half = 2.2 * stdev(ratios) / len(ratios) ** 0.5  # Student's t with 11 degrees of freedom
-    return {"model": model, "pairs": PAIRS, "ratio": mean(ratios), "half": half, "least": min(ratios),
-            "most": max(ratios), **{f"{name}_ms": median(spent) for name, spent in turns.items()}}  # fmt: skip
+        turns = {name: partial(_turn, runner, name == "with") for name, runner in runners.items()}
+        return {"model": model, **interleaved(turns)}
 
 
 def _runners(session: Any) -> dict[str, Any]:

@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from engine.bench import alone, taping
 from engine.bench.checks import BROKE, HELD, OPEN
 from engine.bench.measuring import until
 from engine.bench.report import Report
-from engine.bench.rows import CPU, EIGHT, GPU, REAL, Row
+from engine.bench.rows import CPU, EIGHT, GPU, REAL, SMALL, Row
 from engine.bench.sides import Side
 from engine.bench.stock import Stock
 from engine.bench.table import table
@@ -28,6 +29,7 @@ from engine.spec import Experiment
 
 CHECKS_S = 60.0
 MAILBOX_S = 40.0
+PERSISTENT_S = 50.0
 PROBE_S = 20.0
 TAPING_S = 50.0
 LARGE = 100e9
@@ -72,6 +74,9 @@ class Bench:
         yield from map(self._row, GPU if self.gpu else CPU)
         if not self.gpu:
             return
+        for name, model in (("135m-persistent", self.real), ("0.6b-persistent", SMALL)):
+            says = f"Does a kernel that stays beat a graph of five kernels a layer? ({model})"
+            yield Part(name, says, PERSISTENT_S, partial(self._persistent, name, model))
         for name in taping.PRESETS:
             asked = presets()[name]
             yield Part(f"record-{name}", asked.title, TAPING_S, partial(self._tape, name, asked), asked)
@@ -105,17 +110,34 @@ class Bench:
         self.report.write()
 
     def _mailbox(self, name: str, model: str, seconds: float) -> None:
-        self.pool.empty()
-        lines, status = Side(["-m", "engine.bench.mailbox", model]).end(time.monotonic() + seconds)
-        if status != 0:
-            raise Refusal(f"The mailbox was not measured: {_last(lines, status)}")
-        found = json.loads(lines[-1])
+        found = self._aside("mailbox", "mailbox", model, seconds)
         self.report.say(
             f"\n{name}: a step takes {found['with_ms']:.3f} ms with the mailbox and {found['without_ms']:.3f} without, "
             f"{found['ratio']:.4f} times (95 %: {found['half']:.4f} either way; {found['pairs']} pairs: "
             f"{found['least']:.4f} to {found['most']:.4f}). {found['model']}"
         )
         self.report.figure(name, found)
+
+    def _persistent(self, name: str, model: str, seconds: float) -> None:
+        found = self._aside("persistent", "persistent step", model, seconds)
+        ratio, half = found["ratio"], found["half"]
+        first = "The persistent kernel wins" if ratio < 1 else "The graph wins"
+        self.report.say(
+            f"\n{name}: a step takes {found['persistent_ms']:.3f} ms as one kernel that stays and "
+            f"{found['recorded_ms']:.3f} as a graph of kernels, {ratio:.3f} times (95 %: {half:.3f} either way; "
+            f"{found['pairs']} pairs: {found['least']:.3f} to {found['most']:.3f}). "
+            f"{first if abs(ratio - 1) > half else 'Neither wins'}. The first {found['same']} of {found['steps']} "
+            f"tokens are the same, and the first logits {found['off']:.2%} apart. {found['model']}"
+        )
+        self.report.figure(name, found)
+
+    def _aside(self, program: str, what: str, model: str, seconds: float) -> dict[str, Any]:
+        """What a program of this package that takes a model prints in its last line. Raises Refusal where it fails."""
+        self.pool.empty()
+        lines, status = Side(["-m", f"engine.bench.{program}", model]).end(time.monotonic() + seconds)
+        if status != 0:
+            raise Refusal(f"The {what} was not measured: {_last(lines, status)}")
+        return json.loads(lines[-1])
 
     def _ceilings(self, seconds: float) -> None:
         ends = time.monotonic() + seconds

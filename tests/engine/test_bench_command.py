@@ -11,6 +11,7 @@ import torch
 from engine.__main__ import main
 from engine.bench import alone, mailbox, parts, taping
 from engine.bench.checks import checks
+from engine.bench.interleaved import PAIRS, interleaved
 from engine.bench.parts import Bench, Part, chosen, conduct
 from engine.bench.report import FIGURES, TEXT, Report
 from engine.bench.rows import CPU, GPU, Row
@@ -121,6 +122,37 @@ def test_what_the_mailbox_costs_is_told_or_why_it_is_not_known(said, status, tol
     conduct([Part("mailbox", "?", 1.0, lambda seconds: bench._mailbox("mailbox", "m", seconds))], 1.0, bench.report)
     assert told in (bench.report.folder / TEXT).read_text()
     assert kept(bench)["figures"] == ({"mailbox": SAID} if status == 0 else {})
+
+
+RACED = {"model": "m", "steps": 256, "same": 250, "off": 0.004, "pairs": 12, "least": 0.6, "most": 1.2,
+         "persistent_ms": 0.25, "recorded_ms": 0.4}  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "status", "told"), [
+    ([json.dumps({**RACED, "ratio": 0.625, "half": 0.01})], 0, "0.250 ms as one kernel that stays and 0.400 as a "
+     "graph of kernels, 0.625 times (95 %: 0.010 either way; 12 pairs: 0.600 to 1.200). The persistent kernel wins. "
+     "The first 250 of 256 tokens are the same, and the first logits 0.40% apart."),
+    ([json.dumps({**RACED, "ratio": 1.02, "half": 0.01})], 0, "The graph wins."),
+    ([json.dumps({**RACED, "ratio": 1.02, "half": 0.03})], 0, "Neither wins."),
+    (["The programs have not met."], 1, "The persistent step was not measured: The programs have not met."),
+])  # fmt: skip
+def test_whether_the_persistent_step_wins_is_told(said, status, told, bench, monkeypatch):
+    monkeypatch.setattr(Side, "__init__", lambda self, arguments: None)
+    monkeypatch.setattr(Side, "end", lambda self, until: (said, status))
+    conduct([Part("p", "?", 1.0, lambda seconds: bench._persistent("p", "m", seconds))], 1.0, bench.report)
+    assert told in (bench.report.folder / TEXT).read_text()
+    assert bool(kept(bench)["figures"]) == (status == 0)
+
+
+def test_times_are_taken_in_turns_and_the_first_pair_warms_up():
+    order, times = [], iter(range(1, 100))
+    turns = {name: lambda name=name: order.append(name) or next(times) for name in "AB"}
+    found = interleaved(turns)
+    assert "".join(order[:8]) == "ABBAABBA" and len(order) == 2 * (PAIRS + 1)
+    # pair k has the times 2 k + 1 and 2 k + 2, and every other pair begins with B
+    ratios = [(2 * k + 2) / (2 * k + 1) if k % 2 else (2 * k + 1) / (2 * k + 2) for k in range(1, PAIRS + 1)]
+    assert found["ratio"] == pytest.approx(sum(ratios) / PAIRS)
+    assert (found["least"], found["most"]) == (min(ratios), max(ratios))
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """The native step of a GPU computes what the modules compute: in Triton's interpreter, and on a GPU."""
 
 import importlib.util
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 CASES = {"skinny_cases": "every product agrees", "gpu_step_cases": "every step agrees"}
 CASES |= {"gpu_prompt_cases": "every prompt agrees", "gpu_slots_cases": "every slot agrees"}
 CASES |= {"gpu_draft_cases": "every guess is checked", "gpu_round_cases": "every round agrees"}
+CASES |= {"persistent_cases": "every meeting agrees"}
 
 
 @pytest.mark.parametrize("cases", CASES)
@@ -18,6 +20,13 @@ def test_they_agree_in_the_interpreter(cases):
     done = python("-m", f"tests.engine.{cases}", TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stderr[-2000:]
     assert CASES[cases] in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton's compiler comes for Linux")
+def test_the_persistent_step_compiles_for_a_gpu_that_is_not_here(tmp_path):
+    done = python("-m", "tests.engine.persistent_builds", TRITON_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "the persistent step compiles" in done.stdout
 
 
 @pytest.mark.gpu
