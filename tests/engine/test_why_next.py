@@ -1,10 +1,27 @@
-"""What a rule proposes to try next: what helps most beside what is on."""
+"""The memory's rules: what a share of its speed means beside the bytes, and what is proposed to try next."""
 
 import pytest
 
 from engine.measure.why import traffic
 from engine.measure.why.evidence import Side
-from tests.engine.test_why_rules import ceiling, lane, profile
+from tests.engine.test_why_rules import ceiling, lane, pair, profile
+
+
+def one_call(share: float, **parts) -> str:
+    """What is said of a step that reads half the bytes, beside one that reaches a quarter of the memory's speed."""
+    launched = {"ms": 10.0, "effective__launches": profile(1, **{"whole step": 1.0}), **parts}
+    plain = lane("A", ceiling=ceiling(4e8, 0.25), effective__launches=profile(1097, mm=0.9))
+    return traffic.bytes_read(
+        pair(lane("B", ceiling=ceiling(2e8, share), **launched), plain, tpot_ms="faster")
+    ).sentence
+
+
+def test_a_step_that_reads_less_and_comes_nearer_to_the_limit_gains_by_both():
+    nearer = "(80% of what the memory allows, against 25%: coming nearer to this limit gains "
+    assert f"{nearer}more than the bytes do, with 1 launch a step, not 1,097)." in one_call(0.8)
+    assert "against 25%: coming nearer to this limit gains as well, with 1 launch" in one_call(0.4)
+    assert "against 25%)." in one_call(0.3), "a little nearer is no cause of its own"
+    assert "more than the bytes do)." in one_call(0.8, effective__launches=profile(1097, mm=0.9))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from engine.measure.why.evidence import QUICKER, Finding, Pair, Side, figure, mb
 from engine.measure.why.work import split
 
 FEWER = 0.9
+NEARER = 1.3
+"""So many times another lane's share of the memory's speed are a cause beside the bytes."""
 LOW, MOSTLY = 0.5, 0.6
 """Below this share of its ceiling a step is limited by something else than the memory."""
 
@@ -117,9 +119,24 @@ def _shares(mine: Side, other: Side) -> str:
     shares = [_share(side) for side in (mine, other)]
     if None in shares:
         return ""
-    slower = shares[0] < shares[1] and mine.step_bytes < other.step_bytes
-    meant = ": a byte takes longer than there, but there are fewer of them" * slower
-    return f" ({percent(shares[0])} of what the memory allows, against {percent(shares[1])}{meant})"
+    return (
+        f" ({percent(shares[0])} of what the memory allows, against {percent(shares[1])}{_meant(mine, other, shares)})"
+    )
+
+
+def _meant(mine: Side, other: Side, shares: list[float]) -> str:
+    """What the two shares mean for a step that reads fewer bytes."""
+    if not all(shares) or mine.step_bytes >= other.step_bytes:
+        return ""
+    less, nearer = mine.step_bytes / other.step_bytes, shares[0] / shares[1]
+    if 1 <= nearer < NEARER:
+        return ""
+    if nearer < 1:
+        return ": a byte takes longer than there, but there are fewer of them"
+    much = "gains more than the bytes do" if nearer > 1 / less else "gains as well"
+    count, before = (side.get("effective.launches.total") or 0 for side in (mine, other))
+    fewer = f", with {count:,} launch{'es' * (count > 1)} a step, not {before:,}" if 0 < count < before else ""
+    return f": coming nearer to this limit {much}{fewer}"
 
 
 def _smaller(side: Side) -> tuple[dict[str, Any], ...]:
