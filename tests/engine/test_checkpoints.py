@@ -86,6 +86,8 @@ def test_the_header_of_a_gguf_file_is_read_once_while_it_is_loaded(tmp_path, mon
     session.load(plan, Workload(prompts=("a",), max_new_tokens=2, chat=False), lambda event: None)
     assert read == [str(file)] and session.model.came_as == "gguf"
     with read_once(folder):
+        table = library.get_tensor_name_map(library.MODEL_ARCH.LLAMA, 2)
+        assert library.get_tensor_name_map(library.MODEL_ARCH.LLAMA, 2) is table
         first = library.GGUFReader(file)
         assert library.GGUFReader(file) is first
         os.utime(file, ns=(1, 1))
