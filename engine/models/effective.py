@@ -89,9 +89,14 @@ def _is_torchao(weight: Any) -> bool:
     return type(weight).__module__.startswith("torchao")
 
 
-def _group(weight: Any) -> int | str:
-    """How many weights of a torchao tensor [rows, columns] share a scale: a number, "a row", or "all"."""
-    rows, columns = weight.block_size
+def _group(weight: Any) -> int | str | None:
+    """How many weights of a torchao tensor [rows, columns] share a scale: a number, "a row", or "all".
+
+    None for a class of tensors that does not say it.
+    """
+    rows, columns = getattr(weight, "block_size", None) or (None, None)
+    if rows is None:
+        return None
     if rows > 1:
         return "all"
     return columns if columns < weight.shape[-1] or _kind_of(weight)[0].startswith("int4") else "a row"
