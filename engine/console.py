@@ -15,6 +15,7 @@ from engine.measure.quality import FIGURES
 from engine.measure.timeline import Terms, Timeline
 from engine.measure.verdict import figure, together
 from engine.spec import Experiment
+from engine.ways import taken
 
 EMPTY = "–"
 
@@ -102,6 +103,9 @@ def table(result: dict[str, Any]) -> str:
         return lane if lane["name"] in alone else lanes[0]
 
     rows.append(["What is on", *(badges(lane["lane"]) for lane in lanes)])
+    chosen = [taken(lane["effective"].get("notes", ())) for lane in lanes]
+    if any(chosen):
+        rows.append(["Chosen for this machine", *(one or EMPTY for one in chosen)])
     rows.append(["Status", *(_status(lane) for lane in lanes)])
     for name, metric in METRICS.items():
         if any(lane["metrics"].get(name) is not None for lane in lanes):

@@ -1,6 +1,6 @@
 """Ways: what takes the place of an optimization that chooses among others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from engine.optimizations import Optimization, Way
@@ -21,6 +21,12 @@ def first_way(chooser: Optimization, device: str, lane: Any, settled: Callable[[
         except Refusal:
             continue
     return _plan(chooser, last, lane, settled)
+
+
+def taken(notes: Iterable[str]) -> str:
+    """What a chooser took, by a plan's notes; empty where none chose."""
+    begins = [f"{part.title}: " for part in optimizations().values() if part().ways("cpu")]
+    return next((note.removeprefix(begin)[:-1] for note in notes for begin in begins if note.startswith(begin)), "")
 
 
 def _plan(chooser: Optimization, way: Way, lane: Any, settled: Callable[[Any], Plan]) -> Plan:

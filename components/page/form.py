@@ -12,7 +12,7 @@ from components import figures, roofline, workload
 from components.forecast import forecasts, note
 from components.lanes import Lanes, badges, cleared, collected, copied, grown, shrunk, spread
 from components.page.question import asked
-from components.page.readiness import Unready, checked, missing, number_format, problem, unready
+from components.page.readiness import Unready, checked, missing, number_format, problem, rung, unready
 from components.summary import TIPS
 from engine.presets import family, presets
 from engine.spec import MAX_LANES, Experiment, Lane, Workload
@@ -35,6 +35,7 @@ def setup(
             "name": name,
             "badges": badges(one),
             "format": number_format(one, model, ran.get(name)),
+            "rung": rung(one, model, ran.get(name)),
             "simulated": one.backend.name() == "simulated",
         }
         for name, one in lanes.items()

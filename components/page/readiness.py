@@ -8,6 +8,7 @@ from engine.measure.machine import machine
 from engine.refusal import Refusal
 from engine.registry import optimizations
 from engine.spec import Lane, plan_for
+from engine.ways import taken
 
 
 class Unready(Refusal):
@@ -58,3 +59,12 @@ def number_format(shown: Lane, model: str, effective: Mapping[str, Any] | None =
     except Refusal:
         return ""
     return f"{found} (auto)" if found and found not in {opt.badge() for opt in shown.opts.values()} else ""
+
+
+def rung(shown: Lane, model: str, effective: Mapping[str, Any] | None = None) -> str:
+    """What a lane that leaves its step to choice took, where it has run, else what it would take here."""
+    try:
+        found = taken(effective.get("notes", ()) if effective else plan_for(shown, model, machine()).notes)
+    except Refusal:
+        return ""
+    return f"{found} (auto)" if found else ""

@@ -18,6 +18,7 @@ export function laneCard(number, lane, tips, prompts) {
   });
   const shown = { figures: {}, panes: [], last: null };
   const badges = lane.badges.map((badge) => make("span", { class: "badge" }, badge));
+  if (lane.rung) badges.push(make("span", { class: "badge format", title: "The fastest step that loses nothing here: auto chose it" }, lane.rung));
   if (lane.format) badges.unshift(make("span", { class: "badge format", title: "The number format in effect: auto chose it" }, lane.format));
   if (lane.simulated) badges.unshift(make("span", { class: "badge simulated" }, "simulated"));
   const head = make("header", {}, swatch(number), make("h3", {}, lane.name), make("span", { class: "badges" }, ...badges));

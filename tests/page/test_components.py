@@ -8,7 +8,7 @@ import pytest
 from components import lanes, workload
 from components.controls import OFF, bounds, control, value
 from components.figures import crowded, figures
-from components.page.readiness import missing, number_format
+from components.page.readiness import missing, number_format, rung
 from components.race import Race, line, replay
 from components.summary import summary
 from engine.event import Admitted, Failed, Finished, Memory, Phase, Record, Request, Step
@@ -75,6 +75,13 @@ def test_the_format_is_that_which_ran():
     assert number_format(Lane(device="cpu"), "smollm2-135m") == "float32 (auto)"
     assert number_format(Lane(device="cpu"), "smollm2-135m", {"dtype": "bfloat16"}) == "bfloat16 (auto)"
     assert number_format(Lane(opts={"precision": {"dtype": "bfloat16"}}), "smollm2-135m") == ""
+
+
+def test_the_rung_is_that_which_was_chosen():
+    assert rung(Lane(device="cpu"), "smollm2-135m") == ""
+    assert rung(Lane(opts={"fastest": True}), "smollm2-135m").endswith(" (auto)")
+    ran = {"notes": ["The compiled step uses a static KV cache.", "Fastest lossless: Merged projections."]}
+    assert rung(Lane(opts={"fastest": True}), "smollm2-135m", ran) == "Merged projections (auto)"
 
 
 def test_widgets_cover_every_address():
