@@ -15,7 +15,12 @@ from engine.kernels.pages import block
 from engine.run.pool import Pool
 from tests.bench.llamacpp import LANES, WRITE, Ours
 
-KINDS = {name.removeprefix("native "): lane for name, lane in LANES.items() if name.startswith("native")}
+KINDS = {
+    name.removeprefix("native "): (backend, opts)
+    for name, (backend, opts) in LANES.items()
+    if name.startswith("native") and "draft_model" not in opts
+}
+"""Native lanes of one token a step."""
 CONTEXT = range(64, 128)
 """Places at which tokens are written: the length of the prompt, and as many again."""
 PAIRS = 25
