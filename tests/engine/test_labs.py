@@ -239,7 +239,7 @@ def test_the_command_line_measures_prints_and_remembers(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Rows of W in a tile" in done.stdout and "library:" in done.stdout
     kept = json.loads((tmp_path / "x.json").read_text())
-    assert kept["best"]["kind"] == "tile"
+    assert kept["best"] is None or kept["best"]["kind"] == "tile"
     assert kept["sentence"].endswith(".") and kept["sentence"] in done.stdout, "the best, or why none is named"
     rows = json.loads(python("-m", "engine", "labs", "--history", "--json", **settings).stdout)
     assert [row["lab"] for row in rows] == ["tiled_product"] and rows[0]["sentence"] == kept["sentence"]
