@@ -6,7 +6,8 @@ from engine.models.drafts import TRAINED
 from engine.optimizations import Optimization, Way
 from engine.plan import Plan
 
-GUESSING = {"model": TRAINED, "guesses": 3}
+GUESSING = {"model": TRAINED, "guesses": 1}
+"""On five kinds of text one guess gained 1.04 to 1.55 times; three gained 2.2 on a poem and lost on a summary (0.9)."""
 
 
 class Fastest(Optimization):
