@@ -13,8 +13,9 @@ setup: .venv/ready
 	$(BIN)/python -m engine.models.embedded
 	@touch $@
 
-.venv/ready-for-tests: .venv/ready tests/requirements.txt
+.venv/ready-for-tests: .venv/ready tests/requirements.txt tests/gptq.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r tests/requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade --target .venv/gptq -r tests/gptq.txt
 	@touch $@
 
 chromium:

@@ -1,13 +1,19 @@
 """Small checkpoints as their tools write them: quantized ones, and a GGUF file."""
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, TorchAoConfig
 
 BLOCK = 128
+GROUP = 32
+"""Weights of a row that share a scale and a zero point in GPTQ's and AWQ's layers."""
+NIBBLES = range(8)
+AWQ_NIBBLES = (0, 2, 4, 6, 1, 3, 5, 7)
+"""Which of eight neighbours lies in each 4 bits of a word, lowest first. AWQ keeps even and odd ones apart."""
 
 
 def plain(folder: Path) -> Path:
@@ -50,22 +56,88 @@ def compressed_tensors(source: Path, folder: Path) -> None:
     compressor.update_config(str(folder))
 
 
+def gptq(source: Path, folder: Path) -> None:
+    """4 bits with a scale and a zero point a group, eight inputs to a word; zero points are kept one lower.
+
+    Weights are rounded to the nearest, as only the layout is GPTQ's here. `backend` names the kernel that needs no
+    compiler.
+    """
+    weights = _loaded(source)
+    for stem, (whole, zero, scale) in _four_bits(weights):
+        weights[f"{stem}.qweight"] = _words(whole, NIBBLES).T.contiguous()
+        weights[f"{stem}.qzeros"] = _words(zero.T - 1 & 15, NIBBLES)
+        weights[f"{stem}.scales"] = scale.T.contiguous()
+        weights[f"{stem}.g_idx"] = torch.arange(whole.shape[1], dtype=torch.int32) // GROUP
+    said = {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": False, "sym": False}
+    _write(source, folder, weights, {**said, "checkpoint_format": "gptq", "backend": "torch"})
+
+
+def awq(source: Path, folder: Path) -> None:
+    """The same numbers as `gptq` writes, eight outputs to a word."""
+    weights = _loaded(source)
+    for stem, (whole, zero, scale) in _four_bits(weights):
+        weights[f"{stem}.qweight"] = _words(whole.T, AWQ_NIBBLES)
+        weights[f"{stem}.qzeros"] = _words(zero.T, AWQ_NIBBLES)
+        weights[f"{stem}.scales"] = scale.T.contiguous()
+    said = {"quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": True, "version": "gemm"}
+    _write(source, folder, weights, {**said, "backend": "torch_awq"})
+
+
+def widened(source: Path, folder: Path) -> None:
+    """A plain checkpoint of the numbers that `gptq` and `awq` pack."""
+    weights = _loaded(source)
+    for stem, (whole, zero, scale) in _four_bits(weights):
+        exact = (whole - zero.repeat_interleave(GROUP, 1)) * scale.repeat_interleave(GROUP, 1)
+        weights[f"{stem}.weight"] = exact.contiguous()
+    _write(source, folder, weights, None)
+
+
+def _four_bits(weights: dict[str, torch.Tensor]) -> Iterator[tuple[str, tuple[torch.Tensor, ...]]]:
+    """Takes each projection [rows, columns] out of `weights`: numbers of 0 to 15, a group's zero points and scales."""
+    for name in [name for name in weights if name.endswith("proj.weight")]:
+        groups = weights.pop(name).unflatten(1, (-1, GROUP))
+        least, most = groups.amin(2).clamp(max=0), groups.amax(2).clamp(min=0)
+        scale = ((most - least) / 15).half()
+        zero = (-least / scale).round().clamp(0, 15)
+        whole = (groups / scale[..., None] + zero[..., None]).round().clamp(0, 15)
+        yield name.removesuffix(".weight"), (whole.flatten(1).int(), zero.int(), scale)
+
+
+def _words(numbers: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
+    """Numbers of 4 bits [rows, columns] as words of 32 bits [rows, columns / 8]."""
+    eight = numbers.unflatten(1, (-1, 8)).long()
+    word = sum(eight[..., one] << 4 * place for place, one in enumerate(order))
+    return torch.where(word < 2**31, word, word - 2**32).int().contiguous()
+
+
 def fp8(source: Path, folder: Path) -> None:
     """8-bit floats with a scale for each block of 128 by 128, as DeepSeek publishes them."""
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(source / "model.safetensors")
+    weights = _loaded(source)
     for name in [name for name in weights if name.endswith("proj.weight")]:
         rows, columns = weights[name].shape
         blocks = weights[name].reshape(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
         scale = blocks.abs().amax((1, 3), keepdim=True) / 448
         weights[name] = (blocks / scale).reshape(rows, columns).to(torch.float8_e4m3fn)
         weights[f"{name}_scale_inv"] = scale[:, 0, :, 0].contiguous()
-    folder.mkdir()
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     said = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [BLOCK, BLOCK]}
+    _write(source, folder, weights, said)
+
+
+def _loaded(source: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(source / "model.safetensors")
+
+
+def _write(source: Path, folder: Path, weights: dict[str, torch.Tensor], said: dict[str, object] | None) -> None:
+    """A copy of the folder with other weights and, where it is `said`, how they are quantized."""
+    from safetensors.torch import save_file
+
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((source / "config.json").read_text("utf-8"))
-    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": said}), "utf-8")
+    told = {"quantization_config": said} if said else {}
+    (folder / "config.json").write_text(json.dumps({**config, **told}), "utf-8")
 
 
 QUANTIZED: dict[str, Callable[[Path, Path], None]] = {
