@@ -52,9 +52,12 @@ def formats(plan: Plan, shape: Architecture) -> Formats:
 
 
 def plain_bytes(plan: Plan, shape: Architecture) -> float:
-    """Bytes of a number that is not packed. A processor's native step keeps in 16 bits what was published in them."""
-    exact = plan.native and plan.device == "cpu" and shape.numbers == "bfloat16" and not plan.model.startswith(RANDOM)
-    return PLAIN["bfloat16" if exact else plan.dtype]
+    """Bytes of a number that is not packed. A processor's native step keeps in 16 bits what was published in them.
+
+    Random weights were never published, and what a GGUF file is widened to has more digits.
+    """
+    published = shape.numbers == "bfloat16" and not shape.quantized and not plan.model.startswith(RANDOM)
+    return PLAIN["bfloat16" if plan.native and plan.device == "cpu" and published else plan.dtype]
 
 
 def _packed(plan: Plan, plain: float, shape: Architecture) -> float | None:

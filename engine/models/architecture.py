@@ -36,6 +36,8 @@ STATES = (
     "granitemoehybrid",
 )
 """Families that keep a running state instead of, or beside, keys and values."""
+WIDENED = ("gguf",)
+"""Methods of checkpoints whose weights are plain numbers as soon as they are loaded, wherever that is."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class Architecture:
     def kv_bytes_per_token(self, bytes_per_value: float) -> float:
         """Bytes of the keys and values of one token in all layers: 2 x layers x kv heads x head size x bytes."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value if self.keeps_kv else 0.0
+
+    @property
+    def narrow(self) -> str | None:
+        """The method of a checkpoint whose weights may stay quantized in memory; None where they are plain there."""
+        return None if self.quantized in WIDENED else self.quantized
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:

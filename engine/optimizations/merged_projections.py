@@ -32,8 +32,8 @@ class MergedProjections(Optimization):
     def unavailable(cls, machine: Any, model: Any = None) -> str | None:
         if model and model.model_type in MERGED_ALREADY:
             return f"A {model.model_type} model has merged projections already: there is nothing left to merge."
-        if model and model.quantized:
-            return f"This checkpoint comes quantized ({model.quantized}), and only plain weights can be merged."
+        if model and model.narrow:
+            return f"This checkpoint comes quantized ({model.narrow}), and only plain weights can be merged."
         return None
 
     def on_transformers(self, plan: Plan) -> None:

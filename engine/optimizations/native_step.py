@@ -39,8 +39,8 @@ class NativeStep(Optimization):
             return "The native step is compiled for this processor: install g++, or pip install numba."
         if model and model.model_type not in FAMILY:
             return f"The native step knows the layers of {', '.join(FAMILY)}, not of {model.model_type}."
-        if model and model.quantized:
-            return f"This checkpoint comes quantized ({model.quantized}), and the native step packs plain weights."
+        if model and model.narrow:
+            return f"This checkpoint comes quantized ({model.narrow}), and the native step packs plain weights."
         if model and (model.head_dim % WIDTH or model.hidden % ROWS or model.feed_forward % ROWS):
             return (
                 f"The native step works on {WIDTH} numbers at a time, and this model's shapes are no multiples of it."

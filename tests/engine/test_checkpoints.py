@@ -19,6 +19,7 @@ from engine.models.resolve import resolve
 from engine.refusal import Refusal
 from engine.spec import Lane, Workload, plan_for
 from tests.engine.checkpoints import QUANTIZED, gguf, plain
+from tests.engine.contract import KEPT, PROMPTS, generate
 from tests.engine.plans import planned
 from tests.engine.tiny_models import tiny
 
@@ -72,6 +73,18 @@ def test_a_gguf_file_is_a_model_of_its_own(original, tmp_path):
     shutil.copy(tmp_path / "small.gguf", tmp_path / "another.gguf")
     with pytest.raises(Refusal, match=r"several GGUF files: another\.gguf, small\.gguf"):
         resolve(str(tmp_path))
+
+
+@pytest.mark.parametrize("opts", [{"native_step": {}}, {"merged_projections": {}}, {"fastest": {}}])
+def test_what_a_gguf_file_is_widened_to_is_a_plain_weight_to_every_step(opts, tmp_path):
+    whole, folder = tiny("llama", tmp_path / "whole"), tmp_path / "gguf"
+    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    gguf(whole, folder / "small.gguf")
+    lanes = Lane(), Lane.model_validate({"opts": opts})
+    plain, quick = (generate(folder, lane, prompts=PROMPTS[:6], chat=False) for lane in lanes)
+    assert plain == quick
+    (session,) = KEPT.values()
+    assert session.effective()["quantization"]["kind"] == "none (dequantized from gguf)"
 
 
 def test_the_header_of_a_gguf_file_is_read_once_while_it_is_loaded(tmp_path, monkeypatch):
