@@ -1,6 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# What pytest ends with where ARGS name no test of one half: those that may run side by side, and those that may not.
+NONE := 5
+
 .PHONY: setup run test bench lint chromium clean
 
 setup: .venv/ready
@@ -27,7 +30,11 @@ run: setup
 	$(BIN)/python app.py $(ARGS)
 
 test: .venv/ready-for-tests chromium lint
-	$(BIN)/python -m pytest $(ARGS)
+	@failed=0; \
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal -m beside $(ARGS) || \
+		[ $$? = $(NONE) ] || failed=1; \
+	$(BIN)/python -m pytest -m "not beside" $(ARGS) || [ $$? = $(NONE) ] || failed=1; \
+	exit $$failed
 
 lint: .venv/ready-for-tests
 	$(BIN)/ruff format --check .

@@ -8,6 +8,17 @@ import pytest
 from engine.models import embedded
 from engine.refusal import Refusal
 
+BESIDE = {
+    "test_architecture", "test_architectures", "test_assisted", "test_attention_kernels", "test_cache_quality",
+    "test_caches", "test_checkpoints", "test_coarse_draft", "test_coarse_plans", "test_code", "test_distil",
+    "test_drafts", "test_fold_cost", "test_fuse", "test_gpu_lanes", "test_gpu_step", "test_graphs", "test_kernels",
+    "test_lossless", "test_models_load", "test_native_slots", "test_native_step", "test_offload",
+    "test_optimizations", "test_pages", "test_pairs", "test_prefix", "test_presets", "test_quality",
+    "test_quantization", "test_rejection", "test_sabotage", "test_scheduler", "test_speculate", "test_step_kernels",
+    "test_step_numba", "test_trained_drafts", "test_verdict_power", "test_why_rules",
+}  # fmt: skip
+"""Modules of tests that another test beside them cannot disturb: no browser, and nothing that a clock decides."""
+
 
 @pytest.fixture(autouse=True, scope="session")
 def own_home(tmp_path_factory: pytest.TempPathFactory):
@@ -15,8 +26,12 @@ def own_home(tmp_path_factory: pytest.TempPathFactory):
     os.environ["PITLANE_HOME"] = str(tmp_path_factory.mktemp("home"))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the embedded model skip with one sentence where it cannot be fetched."""
+    """Mark what may run beside other tests, and skip with one sentence what needs a model that cannot be fetched."""
+    for item in items:
+        if item.path.stem in BESIDE:
+            item.add_marker("beside")
     marked = [item for item in items if item.get_closest_marker("model")]
     if not marked:
         return

@@ -6,6 +6,7 @@ import pytest
 
 from engine import presets
 from engine.measure.machine import Gpu, machine
+from engine.measure.verdict import MIN_PAIRS
 from engine.presets import FOLDER, preset, read
 from engine.refusal import Refusal
 from engine.spec import Experiment, plan_for
@@ -39,6 +40,7 @@ def test_a_preset_is_larger_on_a_gpu_and_its_lanes_still_differ(path):
     own = {plan["device"] for plan in plans(large, CARD)} == {"cpu"}
     if any(lane.backend.needs_model for lane in small.lanes.values()):
         assert tokens(large) == tokens(small) if own else tokens(large) >= 3 * tokens(small)
+    assert min(small.rounds, large.rounds) >= MIN_PAIRS, "fewer rounds have no verdict"
     assert list(large.lanes) == list(small.lanes) and large.workload.prompts == small.workload.prompts
     for asked, on in ((small, BARE), (large, CARD)):
         found = plans(asked, on)
