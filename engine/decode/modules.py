@@ -26,7 +26,6 @@ from engine.decode.session import Loaded
 from engine.decode.sinks import Windowed
 from engine.decode.stepper import Growing, Preallocated, Recompute, Stepper, keep_all
 from engine.event import Phase
-from engine.models.effective import quantization
 from engine.plan import Plan
 
 CACHE_STEP = 64
@@ -246,5 +245,6 @@ class ModuleSession(Loaded):
     def _packed(self) -> dict[str, Any]:
         """How the native step keeps its weights, and what the newest step multiplied them with."""
         decoder = getattr(getattr(self.stepper, "slots", self.stepper), "decoder", None)
-        found = {"quantization": self.native.quantization() or quantization(self.model), "stored": self.native.stored()}
+        packed = self.native.quantization()
+        found = {"stored": self.native.stored(), **({"quantization": packed} if packed else {})}
         return {**found, "input_bits": getattr(decoder, "inputs", None)}
