@@ -4,6 +4,7 @@ import sqlite3
 import sys
 import threading
 import time
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -48,6 +49,7 @@ class Job:
         """Who submitted it: where a GPU is lent, it is lent to them."""
         self.records: list[Record] = []
         self.result: dict[str, Any] | None = None
+        self.folded = False
         self.watched = time.monotonic()
         self.begun: float | None = None
         self.saved = 0
@@ -182,6 +184,7 @@ class Jobs:
         with self.changed:
             if job in self.queue:
                 self.queue.remove(job)
+                self._fold(job)
                 self._end(job, "cancelled")
 
     def _serve(self) -> None:
@@ -197,9 +200,12 @@ class Jobs:
                     job.context.run(self._run, job)
             except Exception as error:
                 sys.excepthook(type(error), error, error.__traceback__)
-                self._end(job, "failed")
-            with self.changed:
-                self.running = None
+                with suppress(Exception):  # whatever it is, the jobs behind this one wait for this thread
+                    self._fold(job)
+                    self._end(job, "failed")
+            finally:
+                with self.changed:
+                    self.running = None
 
     def _stopped(self, job: Job) -> bool:
         return job.run.cancelled.is_set() or self.closed
@@ -212,16 +218,27 @@ class Jobs:
             if time.monotonic() - flushed > FLUSH_S:
                 self._flush(job)
                 flushed = time.monotonic()
-        job.result = result(job.run.experiment, machine().to_dict(), job.records)
-        statuses = [lane["status"] for lane in job.result["lanes"]]
-        failed = any(status in ("failed", "refused") for status in statuses)
+        self._fold(job)
+        failed = not job.result or any(lane["status"] in ("failed", "refused") for lane in job.result["lanes"])
         self._end(job, "cancelled" if job.run.cancelled.is_set() else "failed" if failed else "finished")
 
+    def _fold(self, job: Job) -> None:
+        """Set a job's result, once; a job whose records cannot be folded keeps them and ends without one."""
+        if job.folded:
+            return
+        job.folded = True
+        try:
+            job.result = result(job.run.experiment, machine().to_dict(), job.records)
+        except Exception as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+
     def _end(self, job: Job, state: str) -> None:
-        job.result = job.result or result(job.run.experiment, machine().to_dict(), job.records)
-        self._flush(job)
-        self._save(lambda: self.store.finish(job.run.id, state, job.result))
-        job.state = state
+        """Put down how a job ended that was folded."""
+        try:
+            self._flush(job)
+            self._save(lambda: self.store.finish(job.run.id, state, job.result))
+        finally:  # who waits for this job must not wait for ever
+            job.state = state
         ended = [run for run, other in self.jobs.items() if other.state not in ("queued", "running")]
         for run in ended[:-KEPT]:
             del self.jobs[run]

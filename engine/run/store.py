@@ -56,6 +56,8 @@ MIGRATIONS = (
 """Append only: the database's user_version says how many of them it has seen."""
 STUDY = "study-"
 """Beginning of the owner of a run that is a study's point."""
+UNTOLD = "This run has no result: what it said could not be put together."
+"""The sentence of a run whose records could not be folded."""
 
 
 class Store(Database):
@@ -98,10 +100,11 @@ class Store(Database):
     def set_state(self, run: str, state: str) -> None:
         self._write("UPDATE runs SET state=? WHERE id=?", (state, run))
 
-    def finish(self, run: str, state: str, result: dict[str, Any]) -> None:
-        """Close a run with its result and what came of it."""
+    def finish(self, run: str, state: str, result: dict[str, Any] | None) -> None:
+        """Close a run with its result, None where its records could not be folded, and what came of it."""
         sql = "UPDATE runs SET state=?, sentence=?, result=? WHERE id=?"
-        self._write(sql, (state, outcome(result), json.dumps(result), run))
+        told = (outcome(result), json.dumps(result)) if result else (UNTOLD, None)
+        self._write(sql, (state, *told, run))
 
     def interrupt(self, mine: bool = False) -> None:
         """Mark what a process that is gone (or this one, when `mine`) left running or queued."""

@@ -14,8 +14,8 @@ from engine.public import check, check_points
 from engine.refusal import Refusal
 from engine.run.jobs import Jobs
 from engine.run.marks import marks
-from engine.run.store import STUDY
-from engine.run.study import REFUSED, RUNNING, Entry, Known, Outcome, Point, Study, Values, outcome, refused
+from engine.run.store import STUDY, UNTOLD
+from engine.run.study import FAILED, REFUSED, RUNNING, Entry, Known, Outcome, Point, Study, Values, outcome, refused
 from engine.run.study_table import StudyTable
 
 LOOK_S = 0.05
@@ -52,8 +52,10 @@ class Here:
             if stopped():
                 self.jobs.cancel(run, owner)
             time.sleep(LOOK_S)
-        ended = not stopped() and self.jobs.state(run) in ("finished", "failed")
-        return outcome(self.jobs.result(run), run) if ended else None
+        if stopped() or self.jobs.state(run) not in ("finished", "failed"):
+            return None
+        result = self.jobs.result(run)
+        return outcome(result, run) if result else Outcome(FAILED, UNTOLD, run)
 
 
 class Active:

@@ -15,7 +15,7 @@ from engine.refusal import Refusal
 from engine.run.child import ROOT
 from engine.run.jobs import Jobs
 from engine.run.pool import Pool
-from engine.run.store import Store
+from engine.run.store import UNTOLD, Store
 from engine.spec import Experiment
 
 
@@ -194,3 +194,26 @@ def test_a_disk_that_is_full_costs_the_record_and_not_the_run(jobs, store):
     following = jobs.submit(simulated(), "me")
     assert wait(jobs, following) == "finished"
     assert store.records(following)
+
+
+def test_a_run_whose_records_cannot_be_folded_ends_and_the_next_one_begins(jobs, store, monkeypatch, capsys):
+    def broken(experiment, *rest):
+        if experiment.rounds == 1:
+            raise ZeroDivisionError("no figure")
+        return result(experiment, *rest)
+
+    monkeypatch.setattr("engine.run.jobs.result", broken)
+    bad, good = jobs.submit(simulated(), "ann"), jobs.submit(simulated(rounds=2), "bob")
+    assert (wait(jobs, bad), wait(jobs, good)) == ("failed", "finished")
+    assert jobs.result(bad) is None and jobs.result(good)["lanes"] and jobs.load() == (False, 0)
+    assert store.records(bad) == jobs.records(bad) and store.run(bad)["state"] == "failed"
+    assert store.run(bad)["sentence"] == UNTOLD and store.run(bad)["result"] is None
+    assert capsys.readouterr().err.count("ZeroDivisionError: no figure") == 1, "it is folded once"
+
+
+def test_the_next_job_begins_even_where_the_end_of_one_cannot_be_put_down(jobs, monkeypatch):
+    end = jobs.store.finish
+    monkeypatch.setattr(jobs.store, "finish", lambda run, *rest: end(run, *rest) if run != bad else 1 / 0)
+    bad = jobs.submit(simulated(tokens=100), "ann")
+    good = jobs.submit(simulated(), "bob")
+    assert (wait(jobs, bad, ("failed",)), wait(jobs, good)) == ("failed", "finished")

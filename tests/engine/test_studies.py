@@ -9,11 +9,12 @@ import time
 import pytest
 
 from engine.__main__ import main
+from engine.measure.result import result
 from engine.refusal import Refusal
 from engine.run.child import ROOT
 from engine.run.jobs import Jobs
 from engine.run.kinds import KINDS
-from engine.run.store import Store
+from engine.run.store import UNTOLD, Store
 from engine.run.studies import Studies
 from engine.run.sweep import Axis, Sweep
 from engine.spec import Experiment
@@ -72,6 +73,18 @@ def test_points_that_fail_or_are_refused_stay_and_the_others_go_on(studies):
     id = studies.start(sweep('lane.opts.replicas=false,{"count":8}'), "ann")
     refused = ended(studies, id)["marks"][1]
     assert refused["state"] == "refused" and refused["why"] and refused["run"] is None
+
+
+def test_a_point_that_left_no_result_is_a_failed_point(studies, monkeypatch):
+    def broken(experiment, *rest):
+        if experiment.lanes["A"].backend.tpot_ms == 3:
+            raise ZeroDivisionError("no figure")
+        return result(experiment, *rest)
+
+    monkeypatch.setattr("engine.run.jobs.result", broken)
+    view = ended(studies, studies.start(sweep("lane.backend.tpot_ms=3,4"), "ann"))
+    assert view["state"] == "finished"
+    assert [(mark["state"], mark["why"]) for mark in view["marks"]] == [("failed", UNTOLD), ("done", "")]
 
 
 def test_other_peoples_runs_come_between_the_points(studies):
