@@ -245,17 +245,18 @@ class Jobs:
 
     def _flush(self, job: Job) -> None:
         start, records = job.saved, job.records[job.saved :]
-        if records:
-            self._save(lambda: self.store.append(job.run.id, start, records))
-            job.saved = start + len(records)
+        if records and self._save(lambda: self.store.append(job.run.id, start, records)):
+            job.saved = start + len(records)  # what could not be written goes with the next chunk
 
-    def _save(self, write: Any) -> None:
-        """The history must not take a run with it: a full disk costs the record, not the result."""
+    def _save(self, write: Any) -> bool:
+        """The history must not take a run with it: a full disk costs the record, not the result. True if written."""
         try:
             write()
-            self.warning = ""
         except (sqlite3.Error, OSError) as error:
             self.warning = f"This run could not be saved to the history: {error}."
+            return False
+        self.warning = ""
+        return True
 
     def _reap(self) -> None:
         while not self.closed:

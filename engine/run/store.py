@@ -94,8 +94,8 @@ class Store(Database):
         }))  # fmt: skip
 
     def append(self, run: str, seq: int, records: Iterable[Record]) -> None:
-        """Add a chunk of records; `seq` is the index of its first."""
-        self._write("INSERT INTO chunks VALUES (?,?,?)", (run, seq, "\n".join(r.line() for r in records)))
+        """Add a chunk of records, or put a longer one in its place; `seq` is the index of its first."""
+        self._write("INSERT OR REPLACE INTO chunks VALUES (?,?,?)", (run, seq, "\n".join(r.line() for r in records)))
 
     def set_state(self, run: str, state: str) -> None:
         self._write("UPDATE runs SET state=? WHERE id=?", (state, run))

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -217,3 +218,22 @@ def test_the_next_job_begins_even_where_the_end_of_one_cannot_be_put_down(jobs, 
     bad = jobs.submit(simulated(tokens=100), "ann")
     good = jobs.submit(simulated(), "bob")
     assert (wait(jobs, bad, ("failed",)), wait(jobs, good)) == ("failed", "finished")
+
+
+def test_what_could_not_be_written_is_written_with_the_next_chunk(jobs, store, monkeypatch):
+    append, asked = store.append, []
+
+    def full(run, start, records):
+        asked.append(start)
+        if len(asked) != 2:  # the third arrives, and is told as failed all the same
+            append(run, start, records)
+        if len(asked) in (2, 3):
+            raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("engine.run.jobs.FLUSH_S", 0.05)
+    monkeypatch.setattr(store, "append", full)
+    run = jobs.submit(simulated(tokens=100), "me")
+    assert wait(jobs, run) == "finished" and len(asked) > 4 and asked[1] == asked[2] == asked[3]
+    assert store.records(run) == jobs.records(run) and jobs.warning == ""
+    again = result(store.experiment(run), jobs.result(run)["machine"], store.records(run))
+    assert json.loads(json.dumps(again)) == store.run(run)["result"]
