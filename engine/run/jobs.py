@@ -239,9 +239,10 @@ class Jobs:
             self._save(lambda: self.store.finish(job.run.id, state, job.result))
         finally:  # who waits for this job must not wait for ever
             job.state = state
-        ended = [run for run, other in self.jobs.items() if other.state not in ("queued", "running")]
-        for run in ended[:-KEPT]:
-            del self.jobs[run]
+        with self.changed:
+            ended = [run for run, other in self.jobs.items() if other.state not in ("queued", "running")]
+            for run in ended[:-KEPT]:
+                del self.jobs[run]
 
     def _flush(self, job: Job) -> None:
         start, records = job.saved, job.records[job.saved :]

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -237,3 +238,21 @@ def test_what_could_not_be_written_is_written_with_the_next_chunk(jobs, store, m
     assert store.records(run) == jobs.records(run) and jobs.warning == ""
     again = result(store.experiment(run), jobs.result(run)["machine"], store.records(run))
     assert json.loads(json.dumps(again)) == store.run(run)["result"]
+
+
+def test_a_job_that_is_submitted_while_another_ends_disturbs_nothing(jobs, store):
+    looked = threading.Event()
+
+    class Slow(dict):
+        def items(self):
+            for item in super().items():
+                yield item
+                looked.set()
+                time.sleep(0.5)
+
+    jobs.jobs = Slow()
+    first = jobs.submit(simulated(), "ann")
+    assert looked.wait(20)
+    second = jobs.submit(simulated(), "bob")
+    assert (wait(jobs, first), wait(jobs, second)) == ("finished", "finished")
+    assert [store.run(run)["state"] for run in (first, second)] == ["finished", "finished"]
