@@ -1,15 +1,18 @@
 """The labs on the page: pictures as pure functions of points, and real runs in a real browser on a small grid."""
 
+import asyncio
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from components.lab_figures import pictures
-from components.labs import choices
-from engine.event import Point
+from components.labs import Labs, choices
+from engine.event import TERMINAL, Point
 from engine.measure.machine import machine
 from engine.measure.points import Points
 from engine.presets import lab_presets
+from engine.public import Door
 from engine.registry import labs
 from tests.page.site import shot
 
@@ -74,6 +77,37 @@ def test_curves_leave_out_what_could_not_run():
     colours = {trace["name"]: trace["meta"]["colour"] for trace in empty}
     assert all(trace["meta"]["colour"] == colours[trace["name"]] for trace in time["data"]) and len(colours) == 4
     assert all(len(trace["x"]) == 3 for trace in (*time["data"], *memory["data"]))
+
+
+class NoWorkers:
+    def lease(self, plan):
+        raise OSError(12, "Cannot allocate memory")
+
+
+def no_folder(path, stop):
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize(("broken", "word"), [("pool", "OSError"), ("gate", "PermissionError")])
+def test_a_lab_that_cannot_begin_fails_with_a_sentence_and_can_be_run_again(broken, word, tmp_path, monkeypatch):
+    kept, ends, see = [], [], Points.see
+    monkeypatch.setattr(Points, "see", lambda self, event: (see(self, event), ends.append(event)))
+    if broken == "gate":
+        monkeypatch.setattr("engine.run.lab.alone", no_folder)
+    store = SimpleNamespace(gate_file=tmp_path / "machine.lock", add_lab=lambda owner, result: kept.append(result))
+    board = Labs(SimpleNamespace(pool=NoWorkers(), store=store, door=Door(), warning=""), pictures)
+    board.knobs = {name: part.model_fields for name, part in labs().items()}
+    knobs = [value for part in labs().values() for value in part().knobs().values()]
+
+    async def press() -> list[tuple]:
+        return [shown async for shown in board.start("ann", "0", *knobs)]
+
+    for times in (1, 2):
+        view, run, stop = asyncio.run(press())[-1]
+        assert json.loads(view)["error"] and any(word in text for text in json.loads(view)["more"])
+        assert (run["interactive"], stop["interactive"]) == (True, False)
+        assert [one["status"] for one in kept] == ["failed"] * times
+        assert sum(isinstance(event, TERMINAL) for event in ends) == times
 
 
 @pytest.fixture
