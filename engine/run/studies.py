@@ -158,7 +158,10 @@ class Studies:
         return self.state(id), tuple((number, entry.outcome.state) for number, entry in known.items())
 
     def view(self, id: str) -> Values:
-        """Everything that is known of a study: its `marks`, counts, what runs `now`, and what they say together."""
+        """Everything that is known of a study: its `marks`, counts, what runs `now`, and what they say together.
+
+        Raises Refusal for a study that cannot be read, or whose points cannot be summed up.
+        """
         if found := self.active.get(id):
             study, known, state, why = found.study, found.snapshot(), found.state, found.why
         else:
@@ -170,7 +173,11 @@ class Studies:
         now = [entry.point.label for entry in known.values() if not entry.outcome.ended]
         counts = {"total": study.total(known), "ended": ended, "now": now}
         facts = {"id": id, "kind": study.kind, "state": state, "why": why, "title": study.title}
-        return {**facts, **counts, "marks": marks(known), **study.summary(known)}
+        try:
+            return {**facts, **counts, "marks": marks(known), **study.summary(known)}
+        except Exception as error:
+            why = f"The points of study {id[:8]} cannot be summed up: {error!r}."
+            raise Refusal(why, "They are kept as they are.") from error
 
     def point(self, id: str, number: int) -> Point:
         """One point that a study has measured. Raises Refusal for one that is not known."""
@@ -195,15 +202,25 @@ class Studies:
         threading.Thread(target=run, args=given, name=f"study {study.id[:8]}", daemon=True).start()
 
     def _conduct(self, study: Active) -> None:
-        works = [(copy_context().run, (self._work, study)) for _ in range(study.place.width)]
-        workers = [threading.Thread(target=run, args=given, daemon=True) for run, given in works]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        if not self.jobs.closed:  # otherwise its row says running, so that the next start goes on with it
+        try:
+            works = [(copy_context().run, (self._work, study)) for _ in range(study.place.width)]
+            workers = [threading.Thread(target=run, args=given, daemon=True) for run, given in works]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            if not self.jobs.closed:  # otherwise its row says running, so that the next start goes on with it
+                self._end(study)
+        except Exception as error:
+            self._break(study, error)
             self._end(study)
-        self.table.release(study.id, study.lock)
+        finally:
+            self.table.release(study.id, study.lock)
+
+    def _break(self, study: Active, error: Exception) -> None:
+        """Whoever works on it stops, and it ends as failed."""
+        sys.excepthook(type(error), error, error.__traceback__)
+        study.fault = f"This study broke with {type(error).__name__}: {error}."
 
     def _end(self, study: Active) -> None:
         state = "failed" if study.fault else "cancelled" if study.cancelled.is_set() else "finished"
@@ -223,8 +240,7 @@ class Studies:
                     return
                 ended = study.settle(entry, study.place.measure(study.id, entry.point, stopped))
             except Exception as error:
-                sys.excepthook(type(error), error, error.__traceback__)
-                study.fault = f"This study broke with {type(error).__name__}: {error}."
+                self._break(study, error)
                 return
             if ended:
                 self._save(lambda ended=ended: self.table.keep(study.id, ended))

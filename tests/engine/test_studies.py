@@ -87,6 +87,26 @@ def test_a_point_that_left_no_result_is_a_failed_point(studies, monkeypatch):
     assert [(mark["state"], mark["why"]) for mark in view["marks"]] == [("failed", UNTOLD), ("done", "")]
 
 
+def test_a_study_that_cannot_be_summed_up_fails_with_a_sentence_and_lets_go_of_its_lock(studies, store, monkeypatch):
+    def broken(self, known):
+        raise ZeroDivisionError("no figure")
+
+    monkeypatch.setattr(Sweep, "summary", broken)
+    id = studies.start(sweep("lane.backend.tpot_ms=3,4"), "ann")
+    end = time.monotonic() + 20
+    while list(store.path.parent.glob("study-*.lock")) and time.monotonic() < end:
+        time.sleep(0.02)
+    (row,) = studies.table.listing("ann")
+    assert studies.state(id) == row["state"] == "failed" and studies.current("ann") is None
+    assert row["sentence"] == "This study broke with ZeroDivisionError: no figure."
+    assert not list(store.path.parent.glob("study-*.lock")) and len(measured(store, id)) == 2
+    with pytest.raises(Refusal, match="cannot be summed up"):
+        studies.view(id)
+    monkeypatch.undo()
+    studies.resume(id)
+    assert ended(studies, id)["state"] == "finished"
+
+
 def test_other_peoples_runs_come_between_the_points(studies):
     id = studies.start(sweep("lane.backend.ttft_ms=41..46", tokens=20), "ann")
     while studies.view(id)["ended"] < 1:
