@@ -48,7 +48,8 @@ class Architecture:
     dense model; `quantized` names the method of a checkpoint that comes quantized; `keeps_kv` is false for models
     that carry a running state instead. Of the experts, `experts_per_token` of width `expert_width` read each token,
     beside shared ones of `shared_width` together; `dense_layers` have none. `family` says how layers are built, and
-    `numbers` in which format they were published, None where the config is silent.
+    `numbers` in which format they were published, None where the config is silent. `alibi` is true for a Falcon model
+    that adds a bias by distance to its mask, which must then be as long as the tokens seen and what is kept.
     """
 
     model_type: str
@@ -73,6 +74,7 @@ class Architecture:
     dense_layers: int = 0
     family: Family = LLAMA
     numbers: str | None = None
+    alibi: bool = False
 
     def kv_bytes_per_token(self, bytes_per_value: float) -> float:
         """Bytes of the keys and values of one token in all layers: 2 x layers x kv heads x head size x bytes."""
@@ -118,6 +120,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
         sliding=_sliding(config, found["layers"] or 0),
         family=family(kind, config, context),
         numbers=config.get("dtype") or config.get("torch_dtype") or whole.get("dtype") or whole.get("torch_dtype"),
+        alibi=kind == "falcon" and bool(config.get("alibi")),
         **_mixture(config, found),
     )
 

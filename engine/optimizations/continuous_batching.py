@@ -13,6 +13,8 @@ step without (the first reckoned); two cores took 205 ms for 128 of the embedded
 ONE_PROCESS = "Continuous batching has all requests in one process: switch replicas and tensor parallelism off."
 OWN_CACHE = "Continuous batching brings its own store of keys and values: set the KV cache to dynamic, and plain."
 MOVING_SHAPE = "A packed step has another shape every time: switch compiling and graphs off, or continuous batching."
+OWN_ATTENTION = ("bloom", "falcon", "gpt_neo", "gpt_neox_japanese", "mpt", "openai-gpt", "xglm")
+"""Families whose code in transformers attends by itself, where others ask an interface that slots can stand behind."""
 UNCAPPED = (
     "transformers' continuous batching leaves out the cap on this model's attention scores and would write other text: "
     "use the Pitlane loop."
@@ -59,6 +61,11 @@ class ContinuousBatching(Optimization):
     def unavailable(cls, machine: Any, model: Any = None) -> str | None:
         if model and not model.keeps_kv:
             return f"{model.model_type} carries a running state instead of keys and values, which slots cannot hold."
+        if model and model.model_type in OWN_ATTENTION:
+            return (
+                f"Continuous batching attends over slots, and the code of a {model.model_type} model has an attention "
+                "of its own: use static batching."
+            )
         return None
 
     def on_transformers(self, plan: Plan) -> None:

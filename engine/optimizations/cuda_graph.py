@@ -2,7 +2,8 @@
 
 from typing import Any, ClassVar
 
-from engine.optimizations import Optimization
+from engine.optimizations import FULL_LENGTH, Optimization
+from engine.optimizations.torch_compile import ASKS_HOST
 from engine.plan import Plan
 
 
@@ -33,6 +34,10 @@ class CudaGraph(Optimization):
             return "On a shared ZeroGPU the GPU is lent for one run at a time, so a recording cannot be kept."
         if model and not model.keeps_kv:
             return f"A {model.model_type} model keeps a running state instead of keys and values."
+        if model and model.alibi:
+            return f"{FULL_LENGTH}, which a CUDA graph needs: run this model without it."
+        if model and model.model_type in ASKS_HOST:
+            return f"The code of a {model.model_type} model has no fixed shapes to record: run it without a CUDA graph."
         return None
 
     def on_transformers(self, plan: Plan) -> None:

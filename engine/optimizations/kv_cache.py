@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from engine.optimizations import Optimization
+from engine.optimizations import FULL_LENGTH, Optimization
 from engine.plan import Plan
 
 
@@ -43,6 +43,11 @@ class KVCache(Optimization):
                 "so there is no KV cache to set: choose a model with attention in all layers."
             )
         return None
+
+    def limits(self, machine: Any, model: Any = None) -> str | None:
+        return (
+            f"{FULL_LENGTH}: set the KV cache to dynamic." if self.kind == "static" and model and model.alibi else None
+        )
 
     def on_transformers(self, plan: Plan) -> None:
         plan.cache = self.kind

@@ -37,6 +37,11 @@ class KVWindow(Optimization):
                 f"{model.sliding} of this model's {model.layers} layers were trained with a window of {model.window} "
                 "tokens of their own: choose a model without one."
             )
+        if model and model.alibi:
+            return (
+                "The bias by distance (ALiBi) of this model needs every token seen in the KV cache: "
+                "choose another model for a sliding window."
+            )
         return None
 
     def expected_loss(self) -> tuple[float, float]:

@@ -4,8 +4,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from engine.optimizations import Optimization
+from engine.optimizations import FULL_LENGTH, Optimization
 from engine.plan import Plan
+
+ASKS_HOST = ("mpt",)
+"""Families whose code cuts a tensor by the cache's length, which a step of fixed shapes has on the device only."""
 
 
 class TorchCompile(Optimization):
@@ -39,6 +42,10 @@ class TorchCompile(Optimization):
             return "torch.compile needs a C++ compiler (g++ or clang++) on this machine: install g++."
         if machine.zero_gpu:
             return "On a shared ZeroGPU the GPU is lent for one run at a time, so a compiled step cannot be kept."
+        if model and model.alibi:
+            return f"{FULL_LENGTH}, which a compiled step needs: run this model without it."
+        if model and model.model_type in ASKS_HOST:
+            return f"The code of a {model.model_type} model has no fixed shapes to compile: run it without this step."
         return None
 
     def on_transformers(self, plan: Plan) -> None:

@@ -1,13 +1,15 @@
 """Every architecture writes what transformers' own generate writes, whatever keeps its keys and values."""
 
+from dataclasses import replace
+
 import pytest
 
-from engine.measure.machine import machine
+from engine.measure.machine import Gpu, machine
 from engine.models.architecture import known
 from engine.refusal import Refusal
 from engine.spec import Lane, plan_for
 from tests.engine.contract import generate
-from tests.engine.tiny_models import DECODERS, WINDOW, tiny
+from tests.engine.tiny_models import BIASED, DECODERS, WINDOW, tiny
 
 PROMPTS = ("The lamp is lit. abcabcabc The lamp is", "x", "The keeper of the lamp is glad.")
 """Two of them are longer than the sliding windows of the tiny models, one is far shorter."""
@@ -20,6 +22,15 @@ LANES = {
     "ragged-off": {"batching": {"size": 3}, "kv_cache": {"kind": "off"}},
 }
 
+GUESSING = {
+    "lookup": {"prompt_lookup": {}},
+    "early-exit": {"early_exit": {"layers": 1}},
+    "prefix": {"prefix_reuse": {"least": 1}},
+}
+SLOTS = {"slots": {"continuous_batching": {"slots": 2, "chunk": 5}}}
+REFUSED = {"falcon": ["static", "ragged-static", "slots"]}
+"""Of these lanes, those that a model with a bias by distance cannot run."""
+
 
 @pytest.mark.parametrize("kind", DECODERS)
 def test_it_writes_what_generate_writes(kind, tmp_path):
@@ -28,6 +39,30 @@ def test_it_writes_what_generate_writes(kind, tmp_path):
     assert all(len(set(tokens)) > 2 for tokens in wanted.values()), "a model that repeats one token proves nothing"
     for name, opts in LANES.items():
         assert generate(folder, Lane(opts=opts), 20, PROMPTS) == wanted, name
+
+
+@pytest.mark.parametrize("kind", BIASED)
+def test_a_bias_by_distance_runs_or_is_refused_before_it_is_loaded(kind, tmp_path):
+    folder = tiny(kind, tmp_path)
+    wanted = generate(folder, Lane(backend="generate"), 20, PROMPTS)
+    assert all(len(set(tokens)) > 2 for tokens in wanted.values()), "a model that repeats one token proves nothing"
+    refused = {}
+    for name, opts in {**LANES, **GUESSING, **SLOTS}.items():
+        try:
+            assert generate(folder, Lane(opts=opts), 20, PROMPTS) == wanted, name
+        except Refusal as refusal:
+            refused[name] = refusal.why
+    assert list(refused) == REFUSED[kind]
+    assert all(why.endswith(".") and "cannot be loaded" not in why for why in refused.values())
+
+
+def test_what_makes_the_cache_static_or_cuts_it_is_refused_with_a_bias_by_distance(tmp_path):
+    folder = str(tiny("falcon", tmp_path))
+    lent = replace(machine(), gpus=(Gpu("H200", 141 << 30, "9.0", "580"),), compiler="g++", zero_gpu=False)
+    for name in ("torch_compile", "cuda_graph", "kv_window"):
+        with pytest.raises(Refusal, match=r"\(ALiBi\) of this model .*: .*\.$"):
+            plan_for(Lane(opts={name: {}}), folder, lent)
+    assert plan_for(Lane(opts={"fastest": {}}), folder, lent).cache == "dynamic"
 
 
 @pytest.mark.parametrize("kind", DECODERS)

@@ -50,6 +50,14 @@ DECODERS: dict[str, Callable[[], Any]] = {
     "qwen3_moe": lambda: transformers.Qwen3MoeConfig(**HEADS, **EXPERTS),
 }
 """Decoder-only models that keep keys and values. Mistral, Gemma 2 and Gemma 3 have sliding windows."""
+FALCON: dict[str, Any] = {
+    "vocab_size": len(WORDS), "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": CONTEXT, "initializer_range": 0.2, **ENDS,
+}  # fmt: skip
+BIASED: dict[str, Callable[[], Any]] = {
+    "falcon": lambda: transformers.FalconConfig(**FALCON, alibi=True),
+}
+"""Decoder-only models with a bias by distance (ALiBi) and an attention past transformers' interface."""
 OTHERS: dict[str, Callable[[], Any]] = {
     "t5": lambda: transformers.T5Config(
         vocab_size=len(WORDS), d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4, decoder_start_token_id=0
@@ -69,7 +77,7 @@ def tiny(kind: str, folder: Path, **changes: Any) -> Path:
 
     `changes` are set on the config before the weights are drawn.
     """
-    config = {**DECODERS, **OTHERS}[kind]()
+    config = {**DECODERS, **BIASED, **OTHERS}[kind]()
     for key, value in changes.items():
         setattr(config, key, value)
     torch.manual_seed(1)
