@@ -42,12 +42,11 @@ def ttft_ms(line: Timeline) -> float | None:
 
 
 def tpot_ms(line: Timeline) -> float | None:
-    """(last token - first token) / (n - 1) for each request, median over requests, in milliseconds."""
-    return _median(
-        (r.arrivals[-1] - r.arrivals[0]) * 1000 / (len(r.arrivals) - 1)
-        for r in line.requests.values()
-        if len(r.arrivals) > 1
-    )
+    """(last token - first token) / (n - 1) for each request, median over requests, in milliseconds.
+
+    All tokens of a first step that gave several count as the first: they came at once, and no later step made them.
+    """
+    return _median(r.tpot * 1000 for r in line.requests.values() if r.tpot is not None)
 
 
 def itl_ms(line: Timeline) -> list[float]:
@@ -84,22 +83,22 @@ def prefill_tok_per_s(line: Timeline) -> float | None:
 
 
 def decode_tok_per_s(line: Timeline) -> float | None:
-    """Tokens after the first of each request divided by the time in which requests were between first and last."""
+    """Tokens after each request's first step divided by the time in which requests were between first and last."""
     spans = sorted((r.arrivals[0], r.arrivals[-1]) for r in line.requests.values() if len(r.arrivals) > 1)
     took, until = 0.0, float("-inf")
     for first, last in spans:
         took += max(0.0, last - max(first, until))
         until = max(until, last)
-    return sum(len(r.arrivals) - 1 for r in line.requests.values() if r.arrivals) / took if took else None
+    return sum(r.later for r in line.requests.values()) / took if took else None
 
 
 def acceptance(line: Timeline) -> float | None:
-    """Output tokens in each engine step and request after the first token; None without speculation.
+    """Output tokens in each engine step and request after the first step; None without speculation.
 
     Requests weigh by their steps. A step in which nothing was guessed counts as well, with its one token.
     """
     steps = sum(len(r.steps) - 1 for r in line.requests.values() if r.steps)
-    tokens = sum(len(r.tokens) - 1 for r in line.requests.values() if r.tokens)
+    tokens = sum(r.later for r in line.requests.values())
     return tokens / steps if steps and (line.drafted or line.accepted) else None
 
 
@@ -177,14 +176,15 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (
     Metric("ttft_ms", "First token (TTFT)", "ms", "lower",
            "Time to first token: from the request's start until its first token.", ttft_ms),
     Metric("tpot_ms", "Time per token (TPOT)", "ms", "lower",
-           "Time per output token after the first: (last token - first token) / (n - 1).", tpot_ms),
+           "Time per output token after the first: (last token - first token) / (n - 1). What the first step gave "
+           "counts as the first, also where it gave several tokens.", tpot_ms),
     Metric("e2e_ms", "Whole answer (E2E)", "ms", "lower",
            "End-to-end latency: from the request's start until its last token.", e2e_ms),
     Metric("prefill_tok_per_s", "Prompt reading (prefill)", "tok/s", "higher",
            "Prompt tokens divided by the time to first token.", prefill_tok_per_s),
     Metric("decode_tok_per_s", "Writing (decode)", "tok/s", "higher",
-           "Tokens after the first of each request, divided by the time between first tokens and last: the requests "
-           "that share a step count together.", decode_tok_per_s),
+           "Tokens after the first step of each request, divided by the time between first tokens and last: "
+           "requests that share a step count together.", decode_tok_per_s),
     Metric("itl_p50_ms", "Median gap (ITL p50)", "ms", "lower", f"{ITL}: half are shorter.", pooled=gaps(0.5)),
     Metric("itl_p90_ms", "Slow gaps (ITL p90)", "ms", "lower", f"{ITL}: one in ten is longer.", pooled=gaps(0.9)),
     Metric("itl_p99_ms", "Slowest gaps (ITL p99)", "ms", "lower",

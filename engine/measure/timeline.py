@@ -11,12 +11,14 @@ class RequestLine:
     """One request: when it arrived, when it was admitted (None: it never waited), and when each of its tokens came.
 
     Times are seconds on the worker's clock; `reused` of the prompt tokens had been read for an earlier request.
+    `opening` tokens came with the first step: one, or several where an engine guesses in it already.
     """
 
     start: float
     prompt_tokens: int
     admitted: float | None = None
     reused: int = 0
+    opening: int = 0
     arrivals: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -26,6 +28,7 @@ class RequestLine:
     def see(self, t: float, tokens: tuple[int, ...], text: tuple[str, ...], accepted: int) -> None:
         """Tokens accepted in one speculative step share the step's time evenly."""
         before = self.arrivals[-1] if self.arrivals else None
+        self.opening = self.opening or len(tokens)
         for place in range(len(tokens)):
             share = (place + 1) / len(tokens)
             self.arrivals.append(t if before is None else before + (t - before) * share)
@@ -35,15 +38,19 @@ class RequestLine:
         self.text.extend(text or [""] * len(tokens))
 
     @property
+    def later(self) -> int:
+        """Tokens that came after the first step."""
+        return len(self.tokens) - self.opening
+
+    @property
     def ttft(self) -> float | None:
         """Seconds from arrival to the first token."""
         return self.arrivals[0] - self.start if self.arrivals else None
 
     @property
     def tpot(self) -> float | None:
-        """Seconds for each token after the first; None with fewer than two tokens."""
-        count = len(self.arrivals) - 1
-        return (self.arrivals[-1] - self.arrivals[0]) / count if count > 0 else None
+        """Seconds for each token after the first step; None without any."""
+        return (self.arrivals[-1] - self.arrivals[0]) / self.later if self.later else None
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,16 @@ def test_tokens_accepted_in_one_step_share_its_time():
     assert timeline.requests[0].accepted == [False, True, True, False]
 
 
+def test_a_first_step_that_gave_several_tokens_is_no_step_after_the_first():
+    """Four steps of five tokens, 200 ms apart: no step gave more than five, and each of them took 40 ms."""
+    steps = [Step(1.2 + 0.2 * n, (0,), (tuple(range(5)),), drafted=4, accepted=4) for n in range(4)]
+    values = {name: metric.read(line(Request(1.0, 0, 10), *steps)) for name, metric in METRICS.items()}
+    assert values["tokens_per_step"] == pytest.approx(5)
+    assert values["tpot_ms"] == pytest.approx(40) and values["decode_tok_per_s"] == pytest.approx(25)
+    alone = line(Request(1.0, 0, 10), steps[0])
+    assert METRICS["tpot_ms"].read(alone) is None and METRICS["decode_tok_per_s"].read(alone) is None
+
+
 def test_guesses_are_counted_by_their_place_in_the_draft():
     """Three steps with guesses: 2 of 4, none of 2, all of 1; and one without."""
     steps = [((2, 3, 4), 4, 2), ((5,), 2, 0), ((6, 7), 1, 1), ((8,), 0, 0)]
