@@ -48,12 +48,15 @@ def configurations(toggles: Sequence[str]) -> list[Config]:
 def contrast(rates: Rates, weights: Weights) -> Effect | None:
     """exp of the weighted sum of log rates, pass by pass, with its interval; None where no pass has all of them.
 
+    None as well where a rate is 0, in any pass: there is no factor to or from nothing, and a pass that lost all
+    cannot be left out.
+
     Effects multiply, so they are sums of logarithms; passes are paired, so what a pass did to all configurations
     falls out of every contrast whose weights add up to 0.
     """
     columns = [rates.get(config, ()) for config in weights]
-    passes = [row for row in zip(*columns, strict=False) if all(row)]
-    if not passes:
+    passes = [row for row in zip(*columns, strict=False) if None not in row]
+    if not passes or not all(map(all, passes)):
         return None
     logs = [sum(w * math.log(rate) for w, rate in zip(weights.values(), row, strict=True)) for row in passes]
     return Effect(*interval([math.exp(value) for value in logs]), len(logs))
@@ -147,7 +150,8 @@ def sentence(rates: Rates, names: Mapping[str, str]) -> str:
     each = {toggle: contrast(rates, alone(toggle)) for toggle in toggles}
     said = [f"{names[toggle]} {percent(effect.ratio)}" for toggle, effect in each.items() if effect]
     if not said:
-        return "Nothing could be measured."
+        nothing = any(0 in row for row in rates.values())
+        return "Some of the figures are 0, so there are no factors." if nothing else "Nothing could be measured."
     whole = contrast(rates, together(toggles))
     text = ", ".join(said)
     if whole and len(toggles) > 1:

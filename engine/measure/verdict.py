@@ -84,10 +84,17 @@ def word_for(low: float | None, high: float | None, pairs: int, better: str) -> 
 
 
 def judge(lane: str, over: str, metric: Metric, pairs: Sequence[tuple[float, float]]) -> Verdict:
-    """Compare `lane` with `over` on pairs of (lane's value, over's value) from the same round."""
+    """Compare `lane` with `over` on pairs of (lane's value, over's value) from the same round.
+
+    Where a value is 0, as a goodput may be, there is no ratio; such a round may be the one that counts most, so the
+    others are not compared without it.
+    """
     if not pairs:
-        text = f"Lane {lane} and lane {over} have no round in common, so there is nothing to compare."
+        text = f"Lane {lane} and lane {over} have no round in common with this figure, so nothing is compared."
         return Verdict(lane, over, metric.name, None, None, None, 0, "cannot tell", text)
+    if not all(map(all, pairs)):
+        text = _nothing(lane, over, metric, pairs)
+        return Verdict(lane, over, metric.name, None, None, None, len(pairs), "cannot tell", text)
     ratios = [mine / other for mine, other in pairs]
     ratio, low, high = interval(ratios)
     smallest = detectable(ratios)
@@ -97,6 +104,21 @@ def judge(lane: str, over: str, metric: Metric, pairs: Sequence[tuple[float, flo
     if word == "cannot tell" and len(pairs) >= MIN_PAIRS:
         text += f" A difference of {smallest:.0%} or more would have shown."
     return Verdict(lane, over, metric.name, ratio, low, high, len(pairs), word, text, smallest)
+
+
+def _nothing(lane: str, over: str, metric: Metric, pairs: Sequence[tuple[float, float]]) -> str:
+    """The sentence on pairs some of whose values are 0."""
+    mine, other = zip(*pairs, strict=True)
+    if not any(mine) and not any(other):
+        return f"Lane {lane} and lane {over} had 0 {metric.unit} in every round."
+    empty = [
+        f"lane {name} had 0 in {row.count(0)} of {len(row)} rounds"
+        for name, row in ((lane, mine), (over, other))
+        if 0 in row
+    ]
+    medians = f"{figure(median(mine))} against {figure(median(other))} {metric.unit}"
+    text = f"{' and '.join(empty)}, and to nothing there is no ratio (medians {medians})."
+    return text[0].upper() + text[1:]
 
 
 def share(value: float | None, first: float | None) -> float | None:

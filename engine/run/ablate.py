@@ -85,7 +85,7 @@ class Ablation(Study):
     def _turns(self, known: Known) -> int:
         """A pass in which a round was withdrawn is made up for by another, up to half as many as were asked for."""
         ends = ((number // len(self.points), entry.outcome) for number, entry in known.items())
-        spoiled = {turn for turn, found in ends if found.state == DONE and not self._speed(found)}
+        spoiled = {turn for turn, found in ends if found.state == DONE and self._speed(found) is None}
         return self.passes + min(len(spoiled), self.passes // 2)
 
     def _lost(self, known: Known) -> dict[Config, str]:
@@ -97,7 +97,7 @@ class Ablation(Study):
         """Speed of each configuration in each pass: the axis' value, or 1 over it where less is better."""
         every: dict[Config, list[float | None]] = {config: [None] * self._turns(known) for config, _ in self.points}
         for number, entry in known.items():
-            if speed := self._speed(entry.outcome):
+            if (speed := self._speed(entry.outcome)) is not None:
                 every[self._config(entry.point)][number // len(self.points)] = speed
         return every
 

@@ -77,6 +77,11 @@ def test_a_pass_without_one_of_the_figures_counts_for_nothing_that_needs_it():
     assert effects(rates, NAMES)["toggles"][1]["alone"] is None
 
 
+def test_a_pass_that_gave_nothing_is_not_left_out():
+    rates = {NONE: [1.0, 0.0, 1.0], A: [2.0, 2.0, 2.0], B: [3.0, 3.0, 3.0], AB: [4.0, 4.0, 4.0]}
+    assert contrast(rates, alone("a")) is None and sentence(rates, NAMES).startswith("Some of the figures are 0")
+
+
 def test_the_sentence_says_less_only_when_that_is_sure():
     assert sentence(RATES, NAMES) == (
         "compile +31 %, int8 +22 %, together +38 %: less than the +60 % that they would give one by one."

@@ -48,6 +48,18 @@ def test_no_pair_is_said():
     assert judge("B", "A", RATE, []).ratio is None
 
 
+def test_where_a_value_is_nothing_there_is_no_ratio_and_the_sentence_says_so():
+    goodput, queue = METRICS["goodput_per_s"], METRICS["queue_ms"]
+    some = judge("B", "A", goodput, [(13.0, 13.0), (13.0, 0.0)] * 6)
+    assert (some.ratio, some.pairs, some.word) == (None, 12, "cannot tell")
+    assert some.sentence == (
+        "Lane A had 0 in 6 of 12 rounds, and to nothing there is no ratio (medians 13 against 6.5 1/s)."
+    )
+    both = judge("B", "A", goodput, [(0.0, 13.0), (13.0, 0.0)])
+    assert both.sentence.startswith("Lane B had 0 in 1 of 2 rounds and lane A had 0 in 1 of 2 rounds, and to nothing")
+    assert judge("B", "A", queue, [(0.0, 0.0)] * 6).sentence == "Lane B and lane A had 0 ms in every round."
+
+
 def test_the_interval_is_student_t():
     """Six ratios whose logarithms are -1..1 by hand: mean 0, s = 0.8944, t(5) = 2.5706."""
     ratios = [math.exp(x) for x in (-1, 1, -1, 1, 0, 0)]
