@@ -23,24 +23,34 @@ from engine.measure.why import findings, spoken
 from engine.spec import Experiment, Lane
 
 SCHEMA = 1
+APART = (
+    "They did not fit into memory together, so their rounds did not alternate, and what else the machine did may be "
+    "all of the difference: free memory, or choose a smaller model."
+)
 COSTS = ("import_s", "fetch_s", "load_s", "quantize_s", "compile_s", "capture_s", "warmup_s", "profile_s")
 
 
 class LaneFold:
-    """One lane's timelines: its preparation, and one for each round."""
+    """One lane's timelines: its preparation, and one for each round.
+
+    `first` and `last` are the places of the rounds' records among those of all lanes: they tell what ran when.
+    """
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
         self.prepare = Timeline()
         self.rounds: dict[int, Timeline] = {}
+        self.first = self.last = 0
         self.judged: dict[str, Any] = {}
         self.withdrawn: dict[int, str] = {}
         self.out: dict[int, str] = {}
         self.steady = ""
 
-    def see(self, record: Record) -> None:
+    def see(self, record: Record, place: int) -> None:
         if isinstance(record.event, Judged):
             self.judged |= record.event.values
+        if record.round is not None:
+            self.first, self.last = self.first if self.rounds else place, place
         line = self.prepare if record.round is None else self.rounds.setdefault(record.round, Timeline(self.terms))
         line.see(record.event)
 
@@ -68,8 +78,8 @@ class LaneFold:
 
 def fold(experiment: Experiment, records: Iterable[Record]) -> list[LaneFold]:
     lanes = [LaneFold(Terms.of(experiment.workload)) for _ in experiment.lanes]
-    for record in records:
-        lanes[record.lane].see(record)
+    for place, record in enumerate(records):
+        lanes[record.lane].see(record, place)
     spoil(lanes)
     return lanes
 
@@ -181,27 +191,33 @@ def _verdicts(name: str, fold: LaneFold, over: str, reference: LaneFold) -> list
     common = sorted(mine.keys() & other.keys())
     gone, why = account(fold.out, common)
     kept = [number for number in common if number not in fold.out]
+    load = APART if _one_after_the_other(fold, reference) else fold.steady
     verdicts = []
     for metric in METRICS.values():
         both = [(metric.read(mine[n]), metric.read(other[n])) for n in (kept if metric.timed else common)]
-        verdict = judge(name, over, metric, [(a, b) for a, b in both if a and b])
+        verdict = judge(name, over, metric, [(a, b) for a, b in both if a is not None and b is not None])
         sentence = why if gone and not kept else verdict.sentence + why
         if metric.timed:
             verdict = replace(verdict, withdrawn=gone, sentence=sentence)
-        verdicts.append(
-            _beside(verdict, metric, fold.steady) if fold.steady and metric.timed and verdict.ratio else verdict
-        )
+        verdicts.append(_doubtful(verdict, metric, load) if load and metric.timed and verdict.ratio else verdict)
     if withdrawn := _withdrawn(name, fold) or _withdrawn(over, reference):
         return [replace(verdict, word="cannot tell", sentence=withdrawn) for verdict in verdicts]
     return verdicts
 
 
-def _beside(verdict: Verdict, metric: Metric, load: str) -> Verdict:
-    """What was seen under a load of other programs: told, but no verdict."""
+def _one_after_the_other(fold: LaneFold, reference: LaneFold) -> bool:
+    """Whether all rounds of one lane came before all of the other's: they do not pair."""
+    several = min(len(fold.rounds), len(reference.rounds)) > 1
+    return several and (fold.last < reference.first or reference.last < fold.first)
+
+
+def _doubtful(verdict: Verdict, metric: Metric, why: str) -> Verdict:
+    """What was seen under a load of other programs, or one after the other: told, but no verdict."""
     speed = verdict.ratio if metric.better == "higher" else 1 / verdict.ratio
     pairs = "1 pair" if verdict.pairs == 1 else f"{verdict.pairs} pairs"
-    seen = f"Under load lane {verdict.lane} went at {speed:.2f}× the speed of lane {verdict.over} ({pairs})."
-    return replace(verdict, word="cannot tell", sentence=f"{seen} {load}")
+    how = "Run one after the other," if why == APART else "Under load"
+    seen = f"{how} lane {verdict.lane} went at {speed:.2f}× the speed of lane {verdict.over} ({pairs})."
+    return replace(verdict, word="cannot tell", sentence=f"{seen} {why}")
 
 
 def _explained(experiment: Experiment, verdict: Verdict, lanes: list[dict[str, Any]]) -> Verdict:

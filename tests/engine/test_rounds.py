@@ -26,8 +26,8 @@ def experiment(rounds: int, lanes: str = "AB", **workload) -> Experiment:
 def records(rounds: int, spoiled: dict[int, set[int]]) -> list[Record]:
     """Lane A needs 0.2 s a token, B 0.1 s, but ten times that in rounds that are spoiled for it."""
     found = []
-    for lane, gap in enumerate((0.2, 0.1)):
-        for number in range(rounds):
+    for number in range(rounds):
+        for lane, gap in enumerate((0.2, 0.1)):
             bad = number in spoiled.get(lane, set())
             steps = [Step(gap * (10 if bad else 1) * (place + 1), (0,), ((place,),)) for place in range(3)]
             seen = Conditions(9.0, 2.0, **(CROWDED if bad else QUIET))
@@ -47,6 +47,43 @@ def test_a_withdrawn_round_and_its_pair_are_left_out_of_medians_and_verdicts():
     assert second["rounds"][2]["withdrawn"] == "Withdrawn: other programs used 0.5 of 2 cores."
     assert first["rounds"][2]["withdrawn"] == "Withdrawn, because the same round of another lane was."
     assert first["rounds"][1]["withdrawn"] is None and len(second["rounds"]) == 8
+
+
+def test_lanes_that_ran_one_after_the_other_are_told_without_a_verdict():
+    alternating = records(8, {})
+    apart = sorted(alternating, key=lambda record: record.lane)
+    sure, doubtful = (
+        {one["metric"]: one for one in result(experiment(8), machine().to_dict(), said)["verdicts"]}
+        for said in (alternating, apart)
+    )
+    speed = doubtful["output_tok_per_s"]
+    assert sure["output_tok_per_s"]["word"] == "faster" and speed["word"] == "cannot tell"
+    assert speed["ratio"] == pytest.approx(2)
+    assert speed["sentence"].startswith("Run one after the other, lane B went at 2.00× the speed of lane A (8 pairs).")
+    one = [record for record in apart if record.round == 0]
+    quick = result(experiment(1), machine().to_dict(), one)["verdicts"][0]
+    assert quick["sentence"].startswith("A quick look"), "of one round each, one must come first"
+
+
+def test_a_round_with_nothing_within_its_limits_is_not_left_out_of_the_goodput():
+    """Lane A's every second round is too slow for any request: that is no reason to compare the others alone."""
+    asked = experiment(8, requests=2, tpot_limit_ms=500.0)
+    seen = [record for number in range(8) for record in _two(number, spoiled=number % 2 == 1)]
+    found = {one["metric"]: one for one in result(asked, machine().to_dict(), seen)["verdicts"]}
+    goodput = found["goodput_per_s"]
+    assert (goodput["word"], goodput["ratio"], goodput["pairs"]) == ("cannot tell", None, 8)
+    assert goodput["sentence"].startswith("Lane A had 0 in 4 of 8 rounds, and to nothing there is no ratio (medians")
+
+
+def _two(number: int, spoiled: bool) -> list[Record]:
+    """Both lanes' round with two requests of two tokens; if it is spoiled, lane A takes a second a token."""
+    said = []
+    for lane in (0, 1):
+        gap = 1.0 if spoiled and not lane else 0.1
+        steps = [Step(gap * (place + 1), (0, 1), ((place,), (place,))) for place in range(2)]
+        events = (Request(0.0, 0, 2), Request(0.0, 1, 2), *steps, Finished(9.0))
+        said += [Record(lane, number, event) for event in events]
+    return said
 
 
 def test_with_fewer_than_six_pairs_left_there_is_no_winner():
