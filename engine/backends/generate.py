@@ -6,7 +6,10 @@ from engine.backends import Backend, Session
 
 
 class Generate(Backend):
-    """The reference: transformers' model.generate with its defaults, as most people run a model today."""
+    """The reference: transformers' model.generate, as most people run a model today.
+
+    What a checkpoint asks of it beside, such as a repetition penalty, is left out: all lanes choose tokens alike.
+    """
 
     title: ClassVar[str] = "transformers generate"
 

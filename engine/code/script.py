@@ -93,8 +93,7 @@ def _sampling(plan: Plan, workload: Workload, made: Script) -> None:
     if not greedy:
         made.options |= {"temperature": repr(workload.temperature), "top_k": "0", "top_p": "1.0"}
         made.beyond.append("Samples are drawn in another order, so the text is another one.")
-    if _own_loop(plan):  # generate would heed what the model's own settings say of repetition
-        made.options["repetition_penalty"] = "1.0"
+    made.options["repetition_penalty"] = "1.0"  # whatever the model's own settings say of it
 
 
 def _cache(plan: Plan, workload: Workload, made: Script) -> None:

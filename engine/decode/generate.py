@@ -59,7 +59,7 @@ class _Clock(BaseStreamer):
 
 
 class GenerateSession(Loaded):
-    """The reference: model.generate with its defaults, but for what the lane switches on."""
+    """The reference: model.generate, told what the lane switches on and nothing else."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from transformers import GenerationConfig
 
 from engine.refusal import Refusal
 
@@ -51,6 +52,15 @@ class Sampling:
             return picked.view(shares.shape[:-1])
 
         return choose
+
+
+def plainly(settings: GenerationConfig) -> GenerationConfig:
+    """Of a checkpoint's own settings for generate the marks that begin, end and fill texts, and nothing else.
+
+    A repetition penalty or forbidden words would let generate choose other tokens than every other loop does.
+    """
+    marks = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return GenerationConfig(**{mark: getattr(settings, mark) for mark in marks})
 
 
 def best(logits: torch.Tensor, banned: torch.Tensor | None = None) -> torch.Tensor:

@@ -20,7 +20,7 @@ from engine.decode.compiled import compilations, compiled_as
 from engine.decode.drafting import Drafting
 from engine.decode.prompts import Batch, batches, check_context, encode, everything, pick
 from engine.decode.reading import read, reader
-from engine.decode.sampling import Sampling
+from engine.decode.sampling import Sampling, plainly
 from engine.decode.stepper import Stepper
 from engine.decode.texts import Texts
 from engine.decode.warmup import account, warm_up
@@ -182,6 +182,7 @@ class Loaded(Session):
         self.drafting.find(plan, source, folder, self.tokenizer, progress)
         self.check(workload)
         whole = load.load_model(source, folder, plan, phase)
+        whole.generation_config = plainly(whole.generation_config)
         self.drafting.load(plan, phase, whole)
         self.model = self.change(plan, whole)
         self.weights = self.weights_bytes() + self.drafting.weights_bytes()

@@ -1,5 +1,8 @@
 """A lossless optimization changes no greedy token in float32: twenty prompts, alone and in batches of four."""
 
+import json
+import shutil
+
 import pytest
 
 from engine.spec import Lane
@@ -45,6 +48,16 @@ def test_a_lossless_one_changes_no_token(case, backend, folders, plain):
                 made = generate(folders[kind], lane)
                 assert len(made) == len(PROMPTS)
                 assert made == plain[kind], (kind, lane.opts)
+
+
+SETTINGS = {"repetition_penalty": 1.8, "no_repeat_ngram_size": 2, "suppress_tokens": [5, 6, 7], "eos_token_id": 0}
+
+
+@pytest.mark.parametrize("opts", [{}, {"prompt_lookup": {}}, {"early_exit": {"layers": 1}}])
+def test_generate_chooses_as_the_other_loops_do_whatever_a_checkpoint_asks_of_it(opts, folders, plain, tmp_path):
+    penalized = shutil.copytree(folders["llama"], tmp_path / "penalized")
+    (penalized / "generation_config.json").write_text(json.dumps(SETTINGS), "utf-8")
+    assert generate(penalized, Lane(backend="generate", opts=opts)) == plain["llama"]
 
 
 @pytest.fixture(scope="module")
