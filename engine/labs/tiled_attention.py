@@ -152,7 +152,7 @@ class TiledAttention(Lab):
         tiles = [one for one in points if self.competes(one) and one.get("seconds")]
         few = min(tiles, key=lambda one: (one["queries"], abs(one["keys"] - best["keys"])))
         if few["queries"] < best["queries"] and apart(best, few):
-            return f"With only {few['queries']} queries at once the keys are read too often ({few['ms']:.0f} ms)."
+            return f"With only {few['queries']} queries at once the keys are read too often ({short(few['ms'])} ms)."
         return ""
 
 

@@ -16,10 +16,10 @@ class Attention(Optimization):
     """Compute attention tile by tile in one operator instead of writing out the whole score matrix.
 
     Eager attention writes the matrix of scores to memory, takes its softmax, reads it again and multiplies with
-    the values. Fused operators do the same in tiles that stay in cache, so neither time nor memory grows with
-    the square of the prompt. torch has three: math (not tiled), memory-efficient (GPU) and flash; sdpa lets it
-    choose. flex compiles one for just this mask, which takes half a minute. The gain shows in the first token of
-    a long prompt; with a short one there is little to see. The result is the same up to rounding.
+    the values. Tiled operators do the same piece by piece in cache: memory no longer grows with the square of the
+    prompt, and the work, which still does, waits less for memory. torch has memory-efficient (GPU), flash, and
+    math, which is not tiled; sdpa lets it choose. flex compiles one for just this mask, in half a minute. The gain
+    shows in the first token of a long prompt, hardly with a short one. The result is the same up to rounding.
     Source: FlashAttention, arXiv:2205.14135.
     """
 
