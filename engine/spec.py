@@ -58,7 +58,7 @@ class Workload(Spec):
         description="in turn: the next request comes when the engine is free. at once: all come at the start. "
         "fixed, poisson: they come at a rate, evenly or by chance, whether the engine is free or not.",
     )
-    rate: float = Field(2.0, gt=0, le=1000, title="Rate", description="Requests a second, for fixed and poisson.")
+    rate: float = Field(2.0, ge=0.02, le=1000, title="Rate", description="Requests a second, for fixed and poisson.")
     ttft_limit_ms: float = Field(
         0.0, ge=0, le=600_000, title="TTFT limit", description="For goodput: longest wait for the first token; 0: none."
     )

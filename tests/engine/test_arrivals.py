@@ -34,6 +34,12 @@ def simulated(asked: Workload, **knobs) -> tuple[list, Timeline]:
     return events, line
 
 
+@pytest.mark.parametrize("rate", [0.0, 1e-7, 0.0199, float("nan")])
+def test_a_rate_at_which_nobody_would_ever_come_is_refused(rate):
+    with pytest.raises(ValueError, match=r"0\.02|finite"):
+        workload(rate=rate)
+
+
 def test_poisson_times_depend_on_the_seed_alone():
     one = workload(seed=3, requests=200)
     assert offsets(one) == offsets(one.model_copy(update={"max_new_tokens": 99, "temperature": 1.0}))
