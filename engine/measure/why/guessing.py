@@ -31,7 +31,8 @@ def acceptance(pair: Pair) -> Finding | None:
     alike = other.guesses and figure(mine.tokens_per_step) == figure(other.tokens_per_step)
     if alike and word not in ALIKE:
         return None
-    came = ALIKE[word] if alike else "so it gained by the shorter step as well" if stretch < 1 else CAME[word]
+    shorter = word == "faster" and stretch < 1
+    came = ALIKE[word] if alike else "so it gained by the shorter step as well" if shorter else CAME[word]
     took = f"took {times(stretch)} as long as one of {other.name} ({ms(mine.step_ms)} against {ms(other.step_ms)}"
     sentence = f"{_wrote(mine, other, alike)} {took}{_drafting(mine)}), {came}{_right(mine)}."
     evidence = {
