@@ -2,7 +2,8 @@
 
 import argparse
 import os
-import tempfile
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
@@ -31,6 +32,7 @@ from engine.models import cache
 from engine.refusal import Refusal
 from engine.run.jobs import Jobs
 from engine.run.recordings import Library
+from engine.run.store import passing
 from engine.run.workshop import Workshop
 
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
@@ -171,7 +173,7 @@ def settle() -> None:
     try:
         cache.folder()
     except Refusal as refusal:
-        os.environ["PITLANE_CACHE"] = tempfile.mkdtemp(prefix="pitlane-")
+        os.environ["PITLANE_CACHE"] = str(passing())
         print(f"{refusal} Until then, models are kept in {os.environ['PITLANE_CACHE']}.", flush=True)
 
 
@@ -186,6 +188,7 @@ def main() -> None:
     if machine().zero_gpu:
         launch(jobs, asked.host, asked.port, workshop)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again at its end: exit handlers then run
     app = build(jobs, workshop)
     served = {"host": asked.host, "port": asked.port, "log_level": "warning", "timeout_graceful_shutdown": 3}
     Answering(uvicorn.Config(app, **served), ways(asked.host, asked.port, workshop)).run()

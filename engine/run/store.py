@@ -1,7 +1,9 @@
 """The store: every run with its events in SQLite, so that history is replay."""
 
+import atexit
 import json
 import os
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -60,6 +62,13 @@ UNTOLD = "This run has no result: what it said could not be put together."
 """The sentence of a run whose records could not be folded."""
 
 
+def passing() -> Path:
+    """A new folder that is removed when the process ends. Raises OSError where none can be made."""
+    made = tempfile.mkdtemp(prefix="pitlane-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
+
+
 class Store(Database):
     """Runs with their events, and the results of labs. Raises Refusal if there is no history to be had."""
 
@@ -78,7 +87,7 @@ class Store(Database):
         try:
             return cls()
         except Refusal as refusal:
-            store = cls(Path(tempfile.mkdtemp(prefix="pitlane-")) / "history.db")
+            store = cls(passing() / "history.db")
             store.notice = f"{refusal} Until then, runs are kept only while this server runs."
             if os.access(home(), os.W_OK):
                 store.gate_file = home() / "machine.lock"
