@@ -5,7 +5,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -104,19 +104,22 @@ class Database:
             self._current()
             self._sound(lambda: self.db.execute(sql, values))
 
-    def _together(self, statements: Iterable[Statement]) -> None:
+    def _together(self, statements: Sequence[Statement]) -> None:
         """All of them or none."""
         with self._alone():
             self._current()
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
-                for sql, values in statements:
-                    self.db.execute(sql, values)
-                self.db.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):  # a full disk has rolled back by itself
-                    self.db.execute("ROLLBACK")
-                raise
+            self._sound(lambda: self._committed(statements))
+
+    def _committed(self, statements: Sequence[Statement]) -> None:
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            for sql, values in statements:
+                self.db.execute(sql, values)
+            self.db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # a full disk has rolled back by itself
+                self.db.execute("ROLLBACK")
+            raise
 
     def _rows(self, sql: str, values: tuple = ()) -> list[sqlite3.Row]:
         with self.lock:

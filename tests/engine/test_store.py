@@ -129,6 +129,29 @@ def test_two_processes_meet_the_damage_and_both_go_on_in_the_new_file(sound, tmp
     assert first.notice and len(list(tmp_path.glob("history.damaged-*.db"))) == 1
 
 
+def test_an_import_that_meets_the_damage_goes_into_the_new_file(sound, tmp_path):
+    path = tmp_path / "history.db"
+    shutil.copy(sound, path)
+    store = Store(path)
+    listed = store.history()
+    run = {key: value for key, value in store.run(listed[0]["id"]).items() if key != "lanes"}
+    row = {**run, "id": "a" * 32, "result": None}
+    said = store.records(run["id"])
+    place = store.db.execute("SELECT rootpage FROM sqlite_master WHERE name='runs_listed'").fetchone()[0]
+    store.close()
+    data = bytearray(sound.read_bytes())
+    data[PAGE * (place - 1) : PAGE * place] = bytes(PAGE)  # what is inserted needs this page of the list's index
+    path.write_bytes(data)
+    store = Store(path)
+    assert not store.notice
+    store.take_in(row, said)
+    assert "was damaged" in store.notice and len(list(tmp_path.glob("history.damaged-*.db"))) == 1
+    assert store.records("a" * 32) == said and len(store.history()) == len(listed) + 1
+    with pytest.raises(Refusal, match="in the history already"):
+        store.take_in(row, said)
+    store.close()
+
+
 def test_a_lost_log_costs_only_what_was_in_it(tmp_path):
     path = tmp_path / "history.db"
     store = Store(path)
