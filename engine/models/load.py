@@ -13,6 +13,8 @@ from engine.plan import Plan
 from engine.refusal import Refusal
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False, "token": False}
+READABLE = 200
+"""Letters of a library's message that are told."""
 
 __all__ = ["check_config", "effective", "load_model", "load_tokenizer", "read_config", "weights_bytes"]
 
@@ -143,5 +145,8 @@ def _random(folder: Path, plan: Plan) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """The sentences at the beginning of a message that are not too long to read."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if len(line) > READABLE:
+        line = line[:READABLE].rpartition(". ")[0] or line[:READABLE]
     return line if line.endswith(".") else f"{line}."

@@ -4,12 +4,25 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from engine.models.architecture import Architecture
 from engine.optimizations import AMPERE, Optimization
 from engine.plan import Plan
 
 FUSED = ("sdpa", "math", "efficient", "flash")
 TILED = ("sdpa", "efficient", "flash", "flex")
+EAGER_ONLY = (
+    "bloom", "cpmant", "deepseek_v4", "gpt_neo", "gpt_neox_japanese", "hy_v4", "inkling2_loop_text", "inkling2_text",
+    "mimo_v2_flash", "mpt", "openai-gpt", "xglm",
+)  # fmt: skip
+"""Families for which transformers has neither SDPA nor FlexAttention; a test asks its classes."""
+WITHOUT_SDPA = (*EAGER_ONLY, "flint", "gemma2", "gpt_oss", "granite_swa", "granitemoe_swa", "vaultgemma")
+WITHOUT_FLEX = (*EAGER_ONLY, "falcon", "gpt2", "gpt_bigcode", "olmoe", "persimmon", "stablelm")
 UNCAPPED = "{} caps its attention scores, which torch's fused attention cannot do: choose auto, eager or flex."
+
+
+def usual(shape: Architecture | None) -> str:
+    """What auto stands for: eager where scores are capped or transformers has nothing else, sdpa otherwise."""
+    return "eager" if shape and (shape.soft_cap or shape.model_type in WITHOUT_SDPA) else "sdpa"
 
 
 class Attention(Optimization):
@@ -37,16 +50,30 @@ class Attention(Optimization):
         "auto",
         title="Attention",
         description="eager: the score matrix in full. sdpa: torch chooses. math, efficient, flash: torch must use "
-        "that one. flex: compiled. auto: sdpa, or eager where a model caps its scores.",
+        "that one. flex: compiled. auto: sdpa, or eager where a model does not know it.",
     )
 
     def limits(self, machine: Any, model: Any = None) -> str | None:
         if self.kernel in FUSED and model and model.soft_cap:
             return UNCAPPED.format(model.model_type)
+        if model and (sentence := self._unknown(model)):
+            return sentence
         if self.kernel == "flex" and not machine.compiler:
             return "FlexAttention is compiled and needs a C++ compiler (g++) on this machine: install g++."
         if self.kernel == "flex" and machine.zero_gpu:
             return "FlexAttention must be compiled, which a ZeroGPU Space does not allow: choose sdpa."
+        return None
+
+    def _unknown(self, model: Architecture) -> str | None:
+        """What transformers' code of this family does not compute in this way, or computes wrongly."""
+        kind = model.model_type
+        if self.kernel in FUSED and kind in WITHOUT_SDPA:
+            return f"transformers has no fused attention for a {kind} model: set attention to auto or eager."
+        if self.kernel == "flex" and kind in WITHOUT_FLEX:
+            other = "eager" if kind in WITHOUT_SDPA else "sdpa"
+            return f"transformers has no FlexAttention for a {kind} model: set attention to auto or {other}."
+        if self.kernel == "eager" and model.alibi:  # in the mask already, and added to the scores once more
+            return f"transformers' eager attention adds a {kind} model's bias by distance twice: choose auto or sdpa."
         return None
 
     def on_transformers(self, plan: Plan) -> None:
@@ -55,8 +82,7 @@ class Attention(Optimization):
             plan.expected["sdpa"] = plan.sdpa
 
     def on_generate(self, plan: Plan) -> None:
-        capped = bool(plan.shape and plan.shape.soft_cap)
-        kernel = ("eager" if capped else "sdpa") if self.kernel == "auto" else self.kernel
+        kernel = usual(plan.shape) if self.kernel == "auto" else self.kernel
         plan.attention = {"flex": "flex_attention", "eager": "eager"}.get(kernel, "sdpa")
         plan.sdpa = kernel if kernel in ("math", "efficient", "flash") else None
         plan.expected["attention"] = plan.attention

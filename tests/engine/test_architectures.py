@@ -1,11 +1,15 @@
 """Every architecture writes what transformers' own generate writes, whatever keeps its keys and values."""
 
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
+from transformers.models.auto.configuration_auto import model_type_to_module_name
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
 from engine.measure.machine import Gpu, machine
 from engine.models.architecture import known
+from engine.optimizations.attention import WITHOUT_FLEX, WITHOUT_SDPA
 from engine.refusal import Refusal
 from engine.spec import Lane, plan_for
 from tests.engine.contract import generate
@@ -22,13 +26,14 @@ LANES = {
     "ragged-off": {"batching": {"size": 3}, "kv_cache": {"kind": "off"}},
 }
 
+SHORTER = {name: LANES[name] for name in ("static", "ragged", "ragged-static")}
 GUESSING = {
     "lookup": {"prompt_lookup": {}},
     "early-exit": {"early_exit": {"layers": 1}},
     "prefix": {"prefix_reuse": {"least": 1}},
 }
 SLOTS = {"slots": {"continuous_batching": {"slots": 2, "chunk": 5}}}
-REFUSED = {"falcon": ["static", "ragged-static", "slots"]}
+REFUSED = {"falcon": ["static", "ragged-static", "slots"], "bloom": ["slots"]}
 """Of these lanes, those that a model with a bias by distance cannot run."""
 
 
@@ -41,13 +46,13 @@ def test_it_writes_what_generate_writes(kind, tmp_path):
         assert generate(folder, Lane(opts=opts), 20, PROMPTS) == wanted, name
 
 
-@pytest.mark.parametrize("kind", BIASED)
+@pytest.mark.parametrize("kind", REFUSED)
 def test_a_bias_by_distance_runs_or_is_refused_before_it_is_loaded(kind, tmp_path):
     folder = tiny(kind, tmp_path)
     wanted = generate(folder, Lane(backend="generate"), 20, PROMPTS)
     assert all(len(set(tokens)) > 2 for tokens in wanted.values()), "a model that repeats one token proves nothing"
     refused = {}
-    for name, opts in {**LANES, **GUESSING, **SLOTS}.items():
+    for name, opts in {**SHORTER, **GUESSING, **SLOTS}.items():
         try:
             assert generate(folder, Lane(opts=opts), 20, PROMPTS) == wanted, name
         except Refusal as refusal:
@@ -63,6 +68,32 @@ def test_what_makes_the_cache_static_or_cuts_it_is_refused_with_a_bias_by_distan
         with pytest.raises(Refusal, match=r"\(ALiBi\) of this model .*: .*\.$"):
             plan_for(Lane(opts={name: {}}), folder, lent)
     assert plan_for(Lane(opts={"fastest": {}}), folder, lent).cache == "dynamic"
+
+
+def test_attention_that_a_family_does_not_have_is_refused_before_it_is_loaded(tmp_path):
+    def refused(kind: str, kernel: str) -> str:
+        with pytest.raises(Refusal) as refusal:
+            plan_for(Lane(opts={"attention": {"kernel": kernel}}), str(tmp_path / kind), here)
+        return refusal.value.why
+
+    here = replace(machine(), compiler="g++", zero_gpu=False)
+    for kind in BIASED:
+        tiny(kind, tmp_path)
+    for kernel in ("sdpa", "math", "efficient", "flash", "flex"):
+        assert refused("bloom", kernel).endswith("for a bloom model: set attention to auto or eager.")
+    assert refused("falcon", "flex").endswith("for a falcon model: set attention to auto or sdpa.")
+    assert "twice" in refused("falcon", "eager")
+    assert [plan_for(Lane(), str(tmp_path / kind), here).attention for kind in BIASED] == ["sdpa", "eager", "eager"]
+    with pytest.raises(Refusal, match="no fixed shapes"):
+        plan_for(Lane(opts={"torch_compile": {}}), str(tmp_path / "mpt"), here)
+
+
+def test_the_tables_of_attention_are_what_the_classes_say():
+    """Families that the installed transformers does not know are left out."""
+    for kind in {*WITHOUT_SDPA, *WITHOUT_FLEX} & {*CAUSAL}:
+        module = import_module(f"transformers.models.{model_type_to_module_name(kind)}")
+        cls = getattr(module, CAUSAL[kind])
+        assert (cls._supports_sdpa, cls._supports_flex_attn) == (kind not in WITHOUT_SDPA, kind not in WITHOUT_FLEX)
 
 
 @pytest.mark.parametrize("kind", DECODERS)

@@ -73,3 +73,13 @@ def test_weights_and_settings_that_do_not_fit_are_refused(tiny, tmp_path):
     (copy / "tokenizer.json").unlink()
     with pytest.raises(Refusal, match="tokenizer"):
         load_tokenizer(copy)
+
+
+def test_a_message_of_the_library_ends_at_a_sentence(tmp_path):
+    from engine.models.load import load_model
+    from tests.engine.tiny_models import tiny as saved
+
+    folder = saved("bloom", tmp_path)
+    with pytest.raises(Refusal, match="does not support") as refused:
+        load_model(resolve(str(folder)), folder, planned("float32", "sdpa"))
+    assert refused.value.why.endswith("scaled_dot_product_attention yet.")

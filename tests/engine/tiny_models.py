@@ -56,6 +56,18 @@ FALCON: dict[str, Any] = {
 }  # fmt: skip
 BIASED: dict[str, Callable[[], Any]] = {
     "falcon": lambda: transformers.FalconConfig(**FALCON, alibi=True),
+    "bloom": lambda: transformers.BloomConfig(
+        vocab_size=len(WORDS),
+        hidden_size=64,
+        n_layer=2,
+        n_head=4,
+        initializer_range=0.2,
+        **ENDS,
+        tie_word_embeddings=False,
+    ),
+    "mpt": lambda: transformers.MptConfig(
+        vocab_size=len(WORDS), d_model=64, n_layers=2, n_heads=4, max_seq_len=CONTEXT, initializer_range=0.2, **ENDS
+    ),
 }
 """Decoder-only models with a bias by distance (ALiBi) and an attention past transformers' interface."""
 OTHERS: dict[str, Callable[[], Any]] = {
