@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from engine.optimizations import Optimization
+from engine.optimizations.attention import usual
 from engine.plan import Plan
 
 ON_A_GPU, ELSEWHERE = 512, 128
@@ -89,9 +90,8 @@ class ContinuousBatching(Optimization):
         return next((sentence for clash, sentence in clashes if clash), None)
 
     def _other_attention(self, plan: Plan) -> bool:
-        """Slots bring their own, which writes scores out only where they have a soft cap."""
-        capped = bool(plan.shape and plan.shape.soft_cap)
-        return bool(plan.sdpa) or (plan.attention != "sdpa" and not (plan.attention == "eager" and capped))
+        """Slots bring their own, in the place of sdpa or of what a family has for want of it."""
+        return bool(plan.sdpa) or plan.attention not in ("sdpa", usual(plan.shape))
 
     def badge(self) -> str:
         return f"continuous, {self.slots} slots"

@@ -16,13 +16,14 @@ from engine.decode.sampling import Sampling
 from engine.decode.slots import NAME, Slots
 from engine.decode.stepper import Growing
 from engine.event import Admitted, Request, Step
+from engine.measure.machine import machine
 from engine.models import load
 from engine.models.architecture import architecture
 from engine.models.resolve import resolve
 from engine.optimizations.continuous_batching import ContinuousBatching
 from engine.plan import Plan
 from engine.refusal import Refusal
-from engine.spec import Workload
+from engine.spec import Lane, Workload, plan_for
 from tests.engine.plans import planned
 from tests.engine.tiny import prompts
 from tests.engine.tiny_models import DECODERS, WINDOW
@@ -249,6 +250,14 @@ def test_capped_scores_are_kept_by_our_slots_and_refused_where_the_library_leave
     ours, theirs = (Plan(backend, "m", shape=shape, attention="eager") for backend in ("transformers", "generate"))
     assert shape.soft_cap and ContinuousBatching().settle(ours) is None
     assert "leaves out the cap" in ContinuousBatching().settle(theirs)
+
+
+def test_a_model_that_slots_cannot_serve_is_not_told_to_change_its_attention():
+    bloom, mixed = (architecture({"model_type": kind, "hidden_size": 64}) for kind in ("bloom", "granite_swa"))
+    for kernel in ("auto", "eager"):
+        with pytest.raises(Refusal, match="attention of its own: use static batching"):
+            plan_for(Lane(opts={"continuous_batching": {}, "attention": {"kernel": kernel}}), "m", machine(), bloom)
+    assert plan_for(Lane(opts={"continuous_batching": {}}), "m", machine(), mixed).attention == "eager"
 
 
 @pytest.mark.model
