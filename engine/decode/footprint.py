@@ -95,7 +95,7 @@ def _room(layer: Any, length: int) -> int:
 
 
 def _predicted(layer: Any, shape: Architecture, places: int, size: int) -> float:
-    numbers = shape.kv_heads * shape.head_dim
+    numbers = shape.kept_heads * shape.head_dim
     if not isinstance(layer, QuantizedLayer):
         return 2 * places * numbers * size
     older = packable(places, layer.group)

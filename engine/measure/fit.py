@@ -146,7 +146,7 @@ def kv_bytes(plan: Plan, shape: Architecture, how: Formats, use: Use) -> float:
         length = -(-length // CACHE_STEP) * CACHE_STEP
     elif plan.window:
         length = plan.window["window"] + plan.window["sinks"] + WINDOW_SLACK
-    slot = _places(shape, length) * 2 * shape.kv_heads * shape.head_dim * how.kv
+    slot = _places(shape, length) * 2 * shape.kept_heads * shape.head_dim * how.kv
     budget = (plan.continuous or {}).get("memory_mb", 0) * 1e6
     kept = slot * (min(use.rows, budget // slot) if budget else use.rows)
     return kept + bool(plan.prefix) * use.prompt * _token(shape, how)

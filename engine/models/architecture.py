@@ -49,7 +49,8 @@ class Architecture:
     that carry a running state instead. Of the experts, `experts_per_token` of width `expert_width` read each token,
     beside shared ones of `shared_width` together; `dense_layers` have none. `family` says how layers are built, and
     `numbers` in which format they were published, None where the config is silent. `alibi` is true for a Falcon model
-    that adds a bias by distance to its mask, which must then be as long as the tokens seen and what is kept.
+    that adds a bias by distance to its mask, and so needs a cache of just the tokens seen. `repeated` says that
+    transformers repeats the heads of keys and values for those of the queries before it keeps them.
     """
 
     model_type: str
@@ -75,10 +76,16 @@ class Architecture:
     family: Family = LLAMA
     numbers: str | None = None
     alibi: bool = False
+    repeated: bool = False
+
+    @property
+    def kept_heads(self) -> int:
+        """Heads of keys and values that a cache of transformers keeps."""
+        return self.heads if self.repeated else self.kv_heads
 
     def kv_bytes_per_token(self, bytes_per_value: float) -> float:
-        """Bytes of the keys and values of one token in all layers: 2 x layers x kv heads x head size x bytes."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value if self.keeps_kv else 0.0
+        """Bytes of the keys and values of one token in all layers: 2 x layers x kept heads x head size x bytes."""
+        return 2 * self.layers * self.kept_heads * self.head_dim * bytes_per_value if self.keeps_kv else 0.0
 
     @property
     def narrow(self) -> str | None:
@@ -106,7 +113,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
         layers=found["layers"] or 0,
         hidden=hidden,
         heads=heads,
-        kv_heads=found["kv_heads"] or heads,
+        kv_heads=_kv_heads(kind, config, found["kv_heads"] or heads),
         head_dim=config.get("head_dim") or hidden // heads,
         feed_forward=found["feed_forward"] or 4 * hidden,
         vocabulary=config.get("vocab_size") or 0,
@@ -121,8 +128,16 @@ def architecture(config: dict[str, Any]) -> Architecture:
         family=family(kind, config, context),
         numbers=config.get("dtype") or config.get("torch_dtype") or whole.get("dtype") or whole.get("torch_dtype"),
         alibi=kind == "falcon" and bool(config.get("alibi")),
+        repeated=kind == "falcon" and bool(config.get("new_decoder_architecture")),
         **_mixture(config, found),
     )
+
+
+def _kv_heads(kind: str, config: dict[str, Any], found: int) -> int:
+    """Falcon counts them in a key that only its newer layers heed; in older ones, as in GPT BigCode, all share one."""
+    if kind == "falcon" and config.get("new_decoder_architecture"):
+        return config.get("num_kv_heads") or found
+    return 1 if config.get("multi_query", kind in ("falcon", "gpt_bigcode")) else found
 
 
 def _mixture(config: dict[str, Any], found: dict[str, int | None]) -> dict[str, int]:

@@ -4,16 +4,22 @@ from dataclasses import replace
 from importlib import import_module
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, FalconConfig
 from transformers.models.auto.configuration_auto import model_type_to_module_name
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
+from engine.decode.footprint import footprint, kv_bytes
+from engine.measure.ceiling import Use
+from engine.measure.fit import fit
 from engine.measure.machine import Gpu, machine
-from engine.models.architecture import known
+from engine.models.architecture import architecture, known
 from engine.optimizations.attention import WITHOUT_FLEX, WITHOUT_SDPA
+from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.spec import Lane, plan_for
 from tests.engine.contract import generate
-from tests.engine.tiny_models import BIASED, DECODERS, WINDOW, tiny
+from tests.engine.tiny_models import BIASED, DECODERS, FALCON, WINDOW, tiny
 
 PROMPTS = ("The lamp is lit. abcabcabc The lamp is", "x", "The keeper of the lamp is glad.")
 """Two of them are longer than the sliding windows of the tiny models, one is far shorter."""
@@ -106,8 +112,6 @@ def test_its_shape_is_known_before_it_is_loaded(kind, tmp_path):
 
 
 def test_windows_are_counted_in_configs_that_do_not_list_their_layers():
-    from engine.models.architecture import architecture
-
     def sliding(**config) -> int:
         return architecture({"num_hidden_layers": 6, "hidden_size": 8, "sliding_window": 16, **config}).sliding
 
@@ -116,6 +120,36 @@ def test_windows_are_counted_in_configs_that_do_not_list_their_layers():
     assert sliding(model_type="gemma3_text", sliding_window_pattern=6) == 5
     assert sliding(model_type="qwen2", use_sliding_window=True, max_window_layers=4) == 2
     assert sliding(model_type="qwen2", use_sliding_window=False) == 0
+
+
+GROUPED = {
+    "old": ({}, 1, 1),
+    "apart": ({"multi_query": False}, 4, 4),
+    "new": ({"new_decoder_architecture": True, "num_kv_heads": 2}, 2, 4),
+}
+
+
+@pytest.mark.parametrize("kind", GROUPED)
+def test_falcon_keeps_the_heads_that_are_foretold(kind):
+    changes, heads, kept = GROUPED[kind]
+    config = FalconConfig(**FALCON, **changes)
+    with torch.inference_mode():
+        cache = AutoModelForCausalLM.from_config(config)(torch.ones((1, 9), dtype=torch.long)).past_key_values
+    shape = architecture(config.to_dict())
+    assert (shape.kv_heads, shape.kept_heads) == (heads, kept)
+    assert (
+        kv_bytes(cache) == 9 * shape.kv_bytes_per_token(4) == fit(Plan("transformers", "m"), shape, Use(8, 1), None).kv
+    )
+    found = footprint(cache, shape, 9)
+    assert found["predicted_bytes_per_token"] == found["bytes_per_token"]
+
+
+def test_published_falcons_share_heads():
+    old = {"model_type": "falcon", "hidden_size": 4544, "num_attention_heads": 71, "num_kv_heads": 71}
+    assert architecture({**old, "multi_query": True, "new_decoder_architecture": False}).kv_heads == 1
+    new = {"model_type": "falcon", "hidden_size": 8192, "num_attention_heads": 128, "num_kv_heads": 8}
+    assert architecture({**new, "multi_query": True, "new_decoder_architecture": True}).kv_heads == 8
+    assert architecture({"model_type": "gpt_bigcode", "n_embd": 64, "n_head": 4, "multi_query": True}).kv_heads == 1
 
 
 @pytest.mark.parametrize(("kind", "what"), [("t5", "encoder-decoder"), ("vit", "no text generator")])
