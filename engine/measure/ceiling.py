@@ -88,7 +88,8 @@ def decode(plan: Plan, shape: Architecture, how: Formats, use: Use, places: floa
         return forward(shape, how, kept + 1, rows=use.rows, logits=use.guesses + 1, scores=scores)
     reach = _reach(plan, kept, use, places)
     width = use.guesses + 1
-    own = forward(shape, how, width, kept, use.rows, logits=width, reach=reach, scores=scores)
+    seen = replace(shape, sliding=0) if keeps_all(plan) else shape  # what is kept is read, behind a mask
+    own = forward(seen, how, width, kept, use.rows, logits=width, reach=reach, scores=scores)
     draft = guesser(plan, shape, how)
     if not draft or not use.guesses:
         return own
@@ -104,6 +105,16 @@ def _reach(plan: Plan, kept: float, use: Use, places: float | None) -> float | N
         return places
     length = use.prompt + use.output + (use.guesses + 1 if use.guesses else 0)
     return -(-length // CACHE_STEP) * CACHE_STEP
+
+
+def keeps_all(plan: Plan) -> bool:
+    """Whether keys and values of every token stay, also in layers that see a window only.
+
+    Guesses must be taken back, slots are alike in all layers, and a compiled or recorded step needs one kind of layer.
+    transformers' generate keeps windows whatever it does.
+    """
+    whole = plan.speculation or plan.continuous or plan.compile or plan.kernels or plan.graph
+    return bool(whole) and plan.backend != "generate"
 
 
 def apart(plan: Plan) -> bool:

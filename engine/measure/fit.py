@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.measure.ceiling import CACHE_STEP, Use, apart, guesser, plan_of, used
+from engine.measure.ceiling import CACHE_STEP, Use, apart, guesser, keeps_all, plan_of, used
 from engine.measure.formats import PLAIN, Formats, formats, plain_bytes
 from engine.measure.machine import machine
 from engine.measure.timeline import Timeline
@@ -146,7 +146,7 @@ def kv_bytes(plan: Plan, shape: Architecture, how: Formats, use: Use) -> float:
         length = -(-length // CACHE_STEP) * CACHE_STEP
     elif plan.window:
         length = plan.window["window"] + plan.window["sinks"] + WINDOW_SLACK
-    slot = _places(shape, length) * 2 * shape.kept_heads * shape.head_dim * how.kv
+    slot = _places(plan, shape, length) * 2 * shape.kept_heads * shape.head_dim * how.kv
     budget = (plan.continuous or {}).get("memory_mb", 0) * 1e6
     kept = slot * (min(use.rows, budget // slot) if budget else use.rows)
     return kept + bool(plan.prefix) * use.prompt * _token(shape, how)
@@ -179,9 +179,9 @@ def _token(shape: Architecture, how: Formats) -> float:
     return shape.kv_bytes_per_token(how.kv)
 
 
-def _places(shape: Architecture, length: float) -> float:
+def _places(plan: Plan, shape: Architecture, length: float) -> float:
     """Places of one request in all layers."""
-    narrow = min(length, shape.window) if shape.window else length
+    narrow = min(length, shape.window) if shape.window and not keeps_all(plan) else length
     return (shape.layers - shape.sliding) * length + shape.sliding * narrow
 
 

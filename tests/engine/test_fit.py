@@ -8,7 +8,7 @@ import pytest
 
 from engine.commands import estimate as command
 from engine.measure import estimate as forecasts
-from engine.measure.ceiling import Use
+from engine.measure.ceiling import Use, decode, keeps_all
 from engine.measure.estimate import asked, estimate, refuse
 from engine.measure.fit import BY_CUBLAS, CONTEXT, HEADER, LOADED, PROCESS, fit, size, weight_bytes
 from engine.measure.formats import formats
@@ -18,6 +18,8 @@ from engine.models.parameters import parameters
 from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.spec import Experiment, Lane, Workload, plan_for
+from tests.engine.contract import KEPT, full, generate
+from tests.engine.tiny_models import WINDOW, tiny
 
 SHAPE = known("smollm2-135m")
 PLAN = Plan("transformers", "smollm2-135m", shape=SHAPE)
@@ -46,6 +48,35 @@ def test_caches_by_kind():
     assert kv(window={"sinks": 4, "window": 32}) == (32 + 4 + 64) * TOKEN
     assert kv(kv_bits={"keys": 8, "values": 8, "group": 32}) == pytest.approx(128 * TOKEN * (1 + 4 / 32) / 4)
     assert fit(PLAN, SHAPE, replace(USE, rows=8, together=8), None).kv == 8 * 128 * TOKEN
+
+
+@pytest.mark.parametrize(
+    ("opts", "whole"),
+    [
+        ({}, False),
+        ({"kv_cache": {"kind": "static"}}, False),
+        ({"prompt_lookup": {"guesses": 3}}, True),
+        ({"early_exit": {"guesses": 3, "layers": 1}}, True),
+        ({"prompt_lookup": {"guesses": 3}, "kv_cache": {"kind": "static"}}, True),
+        ({"continuous_batching": {"slots": 2}}, True),
+    ],
+)
+def test_windows_are_foretold_only_where_they_are_kept(opts, whole, tmp_path):
+    """Gemma 3 with two layers that slide: what was held after a prompt of 74 tokens and an answer of 20."""
+    folder, prompt = (
+        tiny("gemma3", tmp_path),
+        "The lamp is lit. abcabcabc The lamp is lit, and the keeper of the lamp is ",
+    )
+    lane = Lane(opts=opts)
+    generate(folder, lane, 20, (prompt,))
+    held = next(iter(KEPT.values())).memory()["kv"]
+    plan, shape = plan_for(full(lane), str(folder), machine()), known(str(folder))
+    use = Use(len(prompt), 20, guesses=3 if plan.speculation else 0)
+    assert fit(plan, shape, use, PROCESS).kv == pytest.approx(held, rel=0.07)
+    assert keeps_all(plan) is whole
+    places = (64 if whole else WINDOW) * shape.sliding + 64 * (shape.layers - shape.sliding)
+    read = decode(plan, shape, formats(plan, shape), Use(63, 2), 64 if plan.cache == "static" else None).bytes["kv"]
+    assert read == (places + shape.layers) * 2 * shape.kv_heads * shape.head_dim * 4
 
 
 def test_slots_keep_as_much_as_their_memory_allows_and_a_native_step_32_bits():
