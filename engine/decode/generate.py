@@ -68,6 +68,7 @@ class GenerateSession(Loaded):
         self.kept: dict[str, Any] = {}
         self.paged: dict[tuple, Pages] = {}
         self.facts: dict[str, Any] | None = None
+        self.cuttable = False
 
     def whole(self, plan: Plan, workload: Any) -> Batch:
         self.requests = super().whole(plan, workload)
@@ -155,9 +156,14 @@ class GenerateSession(Loaded):
 
     def change(self, plan: Plan, model: Any) -> Any:
         self.watch = assisted.Watch(model)
-        if plan.speculation and plan.speculation.get("layers"):
-            assisted.check_cut(model)
         return super().change(plan, model)
+
+    def load(self, plan: Plan, workload: Any, emit: Emit) -> None:
+        """What exits early is tried once, by whichever lane asks first: it may find the model loaded already."""
+        super().load(plan, workload, emit)
+        if plan.speculation and plan.speculation.get("layers") and not self.cuttable:
+            assisted.check_cut(self.model)
+            self.cuttable = True
 
     def begin(self, plan: Plan, workload: Any) -> Batch:
         self.watch.start()

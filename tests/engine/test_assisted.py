@@ -1,5 +1,7 @@
 """transformers' own assisted generation, with the settings that make it guess as much as ours."""
 
+from contextlib import nullcontext
+
 import pytest
 from transformers.generation.candidate_generator import AssistedCandidateGenerator
 
@@ -10,6 +12,7 @@ from engine.event import Step
 from engine.measure.machine import machine
 from engine.models.load import load_model
 from engine.models.resolve import resolve
+from engine.optimizations import early_exit
 from engine.refusal import Refusal
 from engine.spec import Lane, Workload, plan_for
 from tests.engine.plans import planned
@@ -102,6 +105,21 @@ def test_a_model_that_generate_cannot_cut_is_refused(tmp_path):
         else:
             with pytest.raises(Refusal, match="all layers"):
                 assisted.check_cut(model)
+
+
+def test_a_warm_model_is_tried_once_when_a_lane_first_exits_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(early_exit, "UNCUT_BY_GENERATE", ())
+    tried, real = [], assisted.check_cut
+    monkeypatch.setattr(assisted, "check_cut", lambda model: tried.append(model) or real(model))
+    for kind, cut in (("llama", True), ("opt", False)):
+        folder, session = tiny(kind, tmp_path), GenerateSession()
+        run(folder, {}, session)
+        assert not tried
+        for _ in range(2):
+            with nullcontext() if cut else pytest.raises(Refusal, match="all layers"):
+                run(folder, {"early_exit": {"layers": 1}}, session)
+        assert len(tried) == (1 if cut else 2)
+        tried.clear()
 
 
 def test_a_watch_that_saw_nothing_says_so(tiny_model):
