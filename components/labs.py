@@ -3,9 +3,7 @@
 import asyncio
 import json
 import sqlite3
-import sys
 import threading
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from html import escape
@@ -16,7 +14,7 @@ from gradio.components import Component
 from pydantic.fields import FieldInfo
 
 from components.controls import control, value
-from engine.event import Failed, Phase
+from engine.event import Phase
 from engine.labs import Lab, Values, has_gpu
 from engine.measure.machine import machine
 from engine.measure.points import Points
@@ -192,21 +190,12 @@ class Labs:
             del self.runs[old]
 
     async def _follow(self, run: LabRun, ended: Any = lambda: None) -> AsyncIterator[str]:
-        """Yield waits, runs or done, each time something may have changed; leaving the page stops the run.
-
-        A run that raises, as where no worker can be started, ends in one Failed like any other.
-        """
+        """Yield waits, runs or done, each time something may have changed; leaving the page stops the run."""
         states = {"now": "waits"}
 
         def work() -> None:
-            try:
-                for event in run.events():
-                    states["now"] = "waits" if isinstance(event, Phase) and event.name == "wait" else "runs"
-            except Exception as error:
-                sys.excepthook(type(error), error, error.__traceback__)
-                if run.points.status == "running":
-                    why = f"This lab broke with {type(error).__name__}: {error}."
-                    run.points.see(Failed(time.perf_counter(), why, "Run it again."))
+            for event in run.events():
+                states["now"] = "waits" if isinstance(event, Phase) and event.name == "wait" else "runs"
             ended()
 
         worker = threading.Thread(target=work, name="lab", daemon=True)

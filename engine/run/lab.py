@@ -1,5 +1,6 @@
 """One run of a lab: it waits for the machine, leases a worker, and folds what the worker says."""
 
+import sys
 import threading
 import time
 import uuid
@@ -15,6 +16,7 @@ from engine.plan import Plan
 from engine.run.gate import alone
 from engine.run.pool import Pool
 
+AGAIN = "Run it again."
 SMALLER = "Choose smaller sizes and run the lab again."
 SEAT = Plan(backend="lab", model="")
 """What the pool keys a lab's worker by: any lab may use any warm one, for it holds no model."""
@@ -35,10 +37,17 @@ class LabRun:
         self.cancelled = threading.Event()
 
     def events(self) -> Iterator[Event]:
-        """Everything the worker says, ending in exactly one Finished or Failed."""
-        for event in self._events():
-            self.points.see(event)
-            yield event
+        """Everything the worker says, ending in exactly one Finished or Failed, also where no worker can be started."""
+        try:
+            for event in self._events():
+                self.points.see(event)
+                yield event
+        except Exception as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+            if self.points.status == "running":
+                failed = Failed(time.perf_counter(), f"This lab broke with {type(error).__name__}: {error}.", AGAIN)
+                self.points.see(failed)
+                yield failed
 
     def cancel(self) -> None:
         """Stop at the next point, or end the worker where a point takes long."""
