@@ -39,8 +39,8 @@ class KVCache(Optimization):
     def unavailable(cls, machine: Any, model: Any = None) -> str | None:
         if model and not model.keeps_kv:
             return (
-                f"{model.model_type} models carry a running state instead of, or beside, keys and values, "
-                "so there is no KV cache to set: choose a model with attention in all layers."
+                f"Pitlane runs models that attend in all layers, and a {model.model_type} model carries a running "
+                "state instead of, or beside, keys and values: choose a model with attention in all layers."
             )
         return None
 

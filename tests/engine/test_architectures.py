@@ -159,8 +159,11 @@ def test_what_does_not_write_text_is_refused_in_a_sentence(kind, what, tmp_path)
     assert refused.value.why.endswith(".")
 
 
-def test_a_model_with_a_running_state_has_no_cache_to_set(tmp_path):
+@pytest.mark.parametrize("opts", [{}, {"kv_cache": {"kind": "static"}}])
+def test_a_model_with_a_running_state_is_refused_for_what_it_is(opts, tmp_path):
     folder = tiny("mamba", tmp_path)
-    with pytest.raises(Refusal, match="running state") as refused:
-        plan_for(Lane(opts={"kv_cache": {"kind": "static"}}), str(folder), machine())
-    assert refused.value.why.endswith(".")
+    with pytest.raises(Refusal, match="runs models that attend in all layers, and a mamba model") as refused:
+        plan_for(Lane(opts=opts), str(folder), machine())
+    assert "KV cache" not in refused.value.why and refused.value.why.endswith(
+        "choose a model with attention in all layers."
+    )
