@@ -69,11 +69,6 @@ class KVQuantization(Optimization):
         for on, name in (*others, (plan.continuous, "continuous batching")):
             if on:
                 return f"Packed keys and values do not go together with {name}: switch one of the two off."
-        if plan.speculation:
-            plan.notes.append(
-                "Guesses are checked several at once, so keys and values are packed at other moments than without "
-                "guessing: the text can differ from the same lane without it."
-            )
         return None
 
     def badge(self) -> str:

@@ -47,6 +47,11 @@ def refused(opts: dict[str, Any], model: str = "smollm2-135m", on: Any = None, *
     return refusal.value.why
 
 
+@pytest.mark.parametrize("guessing", ["prompt_lookup", "draft_model", "early_exit"])
+def test_packed_keys_and_values_do_not_go_with_guesses(guessing):
+    assert "takes wrong guesses back out of the KV cache" in refused({"kv_quant": {}, guessing: {}})
+
+
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
 @pytest.mark.parametrize("model", ["llama", "qwen3", "gpt2"])
 def test_a_token_takes_what_the_architecture_says(model, kind, folders):
