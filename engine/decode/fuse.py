@@ -10,12 +10,11 @@ import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from engine.models.families import OWN_KERNELS
 from engine.refusal import Refusal
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Projections that read the same input, as transformers' modules name them."""
-FAMILY = ("llama", "mistral", "qwen2", "qwen3")
-"""Architectures whose decoder layers the fused kernels know."""
 
 
 class Merged(nn.Module):
@@ -114,9 +113,9 @@ def kernels(model: Any) -> int:
 
 def _check_kernels(model: Any) -> None:
     config = model.config
-    if config.model_type not in FAMILY:
+    if config.model_type not in OWN_KERNELS:
         raise Refusal(
-            f"The fused kernels know the layers of {', '.join(FAMILY)}, not of {config.model_type}.",
+            f"The fused kernels know the layers of {', '.join(OWN_KERNELS)}, not of {config.model_type}.",
             "Switch fused kernels off for this model.",
         )
     if config.hidden_act != "silu":

@@ -26,6 +26,8 @@ class Family:
 
 
 LLAMA = Family()
+OWN_KERNELS = ("llama", "mistral", "qwen2", "qwen3")
+"""Architectures whose layers the native step and the fused kernels know."""
 WITH_BIASES = Family(gated=False, biases=("qkv", "out", "ffn"), layer_norm=True)
 NORMED = Family(query_norms="head")
 FAMILIES: dict[str, Family] = {

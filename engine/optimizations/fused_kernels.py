@@ -2,11 +2,9 @@
 
 from typing import Any, ClassVar
 
+from engine.models.families import OWN_KERNELS
 from engine.optimizations import TRITON, Optimization
 from engine.plan import Plan
-
-FAMILY = ("llama", "mistral", "qwen2", "qwen3")
-"""Architectures whose layers the kernels know; engine.decode.fuse holds the same to account once loaded."""
 
 
 class FusedKernels(Optimization):
@@ -33,8 +31,8 @@ class FusedKernels(Optimization):
     def unavailable(cls, machine: Any, model: Any = None) -> str | None:
         if not machine.gpus:
             return "The fused kernels are written in Triton, which needs an NVIDIA GPU."
-        if model and model.model_type not in FAMILY:
-            return f"The fused kernels know the layers of {', '.join(FAMILY)}, not of {model.model_type}."
+        if model and model.model_type not in OWN_KERNELS:
+            return f"The fused kernels know the layers of {', '.join(OWN_KERNELS)}, not of {model.model_type}."
         return None
 
     def on_transformers(self, plan: Plan) -> None:

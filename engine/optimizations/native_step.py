@@ -2,11 +2,10 @@
 
 from typing import Any, ClassVar
 
+from engine.models.families import OWN_KERNELS
 from engine.optimizations import TRITON, Optimization
 from engine.plan import Plan
 
-FAMILY = ("llama", "mistral", "qwen2", "qwen3")
-"""Architectures whose layers the step knows."""
 WIDTH, ROWS = 16, 32
 """Numbers in a vector, and those that share a scale: the shapes of a model must be multiples."""
 
@@ -37,8 +36,8 @@ class NativeStep(Optimization):
             return "On a shared ZeroGPU the GPU is lent for one run at a time, so a recorded step cannot be kept."
         if not (machine.compiler or machine.gpus or machine.packages.get("numba")):
             return "The native step is compiled for this processor: install g++, or pip install numba."
-        if model and model.model_type not in FAMILY:
-            return f"The native step knows the layers of {', '.join(FAMILY)}, not of {model.model_type}."
+        if model and model.model_type not in OWN_KERNELS:
+            return f"The native step knows the layers of {', '.join(OWN_KERNELS)}, not of {model.model_type}."
         if model and model.narrow:
             return f"This checkpoint comes quantized ({model.narrow}), and the native step packs plain weights."
         if model and (model.head_dim % WIDTH or model.hidden % ROWS or model.feed_forward % ROWS):
