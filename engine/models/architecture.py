@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from engine.models.families import LLAMA, Family, family
+from engine.models.families import LLAMA, WITHOUT_SDPA, Family, family
 from engine.models.resolve import resolve
 from engine.refusal import Refusal
 
@@ -82,6 +82,11 @@ class Architecture:
     def kept_heads(self) -> int:
         """Heads of keys and values that a cache of transformers keeps."""
         return self.heads if self.repeated else self.kv_heads
+
+    @property
+    def needs_eager(self) -> bool:
+        """Whether attention is written out for want of a fused one: scores are capped, or the family has no SDPA."""
+        return bool(self.soft_cap) or self.model_type in WITHOUT_SDPA
 
     def kv_bytes_per_token(self, bytes_per_value: float) -> float:
         """Bytes of the keys and values of one token in all layers: 2 x layers x kept heads x head size x bytes."""

@@ -30,6 +30,13 @@ OWN_KERNELS = ("llama", "mistral", "qwen2", "qwen3")
 """Architectures whose layers the native step and the fused kernels know."""
 WITH_BIASES = Family(gated=False, biases=("qkv", "out", "ffn"), layer_norm=True)
 NORMED = Family(query_norms="head")
+EAGER_ONLY = (
+    "bloom", "cpmant", "deepseek_v4", "gpt_neo", "gpt_neox_japanese", "hy_v4", "inkling2_loop_text", "inkling2_text",
+    "mimo_v2_flash", "mpt", "openai-gpt", "xglm",
+)  # fmt: skip
+"""Families for which transformers has neither SDPA nor FlexAttention; a test asks its classes."""
+WITHOUT_SDPA = (*EAGER_ONLY, "flint", "gemma2", "gpt_oss", "granite_swa", "granitemoe_swa", "vaultgemma")
+WITHOUT_FLEX = (*EAGER_ONLY, "falcon", "gpt2", "gpt_bigcode", "olmoe", "persimmon", "stablelm")
 FAMILIES: dict[str, Family] = {
     "qwen2": Family(biases=("qkv",)),
     "qwen2_moe": Family(biases=("qkv",), shared_gate=True),

@@ -15,6 +15,8 @@ TRITON = 8.0
 """The lowest compute capability of a GPU that Triton supports (its README)."""
 AMPERE = 8.0
 """From here on GPUs multiply bfloat16, and torch has flash attention."""
+ASKS_HOST = ("mpt",)
+"""Families whose code cuts a tensor by the cache's length, which a step of fixed shapes has on the device only."""
 FULL_LENGTH = (
     "The bias by distance (ALiBi) of this model fits a KV cache of just the tokens seen, not one of full length"
 )

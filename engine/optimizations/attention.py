@@ -5,24 +5,13 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from engine.models.architecture import Architecture
+from engine.models.families import WITHOUT_FLEX, WITHOUT_SDPA
 from engine.optimizations import AMPERE, Optimization
 from engine.plan import Plan
 
 FUSED = ("sdpa", "math", "efficient", "flash")
 TILED = ("sdpa", "efficient", "flash", "flex")
-EAGER_ONLY = (
-    "bloom", "cpmant", "deepseek_v4", "gpt_neo", "gpt_neox_japanese", "hy_v4", "inkling2_loop_text", "inkling2_text",
-    "mimo_v2_flash", "mpt", "openai-gpt", "xglm",
-)  # fmt: skip
-"""Families for which transformers has neither SDPA nor FlexAttention; a test asks its classes."""
-WITHOUT_SDPA = (*EAGER_ONLY, "flint", "gemma2", "gpt_oss", "granite_swa", "granitemoe_swa", "vaultgemma")
-WITHOUT_FLEX = (*EAGER_ONLY, "falcon", "gpt2", "gpt_bigcode", "olmoe", "persimmon", "stablelm")
 UNCAPPED = "{} caps its attention scores, which torch's fused attention cannot do: choose auto, eager or flex."
-
-
-def usual(shape: Architecture | None) -> str:
-    """What auto stands for: eager where scores are capped or transformers has nothing else, sdpa otherwise."""
-    return "eager" if shape and (shape.soft_cap or shape.model_type in WITHOUT_SDPA) else "sdpa"
 
 
 class Attention(Optimization):
@@ -82,7 +71,8 @@ class Attention(Optimization):
             plan.expected["sdpa"] = plan.sdpa
 
     def on_generate(self, plan: Plan) -> None:
-        kernel = usual(plan.shape) if self.kernel == "auto" else self.kernel
+        usual = "eager" if plan.shape and plan.shape.needs_eager else "sdpa"
+        kernel = usual if self.kernel == "auto" else self.kernel
         plan.attention = {"flex": "flex_attention", "eager": "eager"}.get(kernel, "sdpa")
         plan.sdpa = kernel if kernel in ("math", "efficient", "flash") else None
         plan.expected["attention"] = plan.attention

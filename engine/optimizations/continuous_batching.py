@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from engine.optimizations import Optimization
-from engine.optimizations.attention import usual
 from engine.plan import Plan
 
 ON_A_GPU, ELSEWHERE = 512, 128
@@ -91,7 +90,8 @@ class ContinuousBatching(Optimization):
 
     def _other_attention(self, plan: Plan) -> bool:
         """Slots bring their own, in the place of sdpa or of what a family has for want of it."""
-        return bool(plan.sdpa) or plan.attention not in ("sdpa", usual(plan.shape))
+        eager = bool(plan.shape and plan.shape.needs_eager)
+        return bool(plan.sdpa) or (plan.attention != "sdpa" and not (plan.attention == "eager" and eager))
 
     def badge(self) -> str:
         return f"continuous, {self.slots} slots"

@@ -2,8 +2,7 @@
 
 from typing import Any, ClassVar
 
-from engine.optimizations import FULL_LENGTH, Optimization
-from engine.optimizations.torch_compile import ASKS_HOST
+from engine.optimizations import ASKS_HOST, FULL_LENGTH, Optimization
 from engine.plan import Plan
 
 

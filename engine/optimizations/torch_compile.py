@@ -4,11 +4,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from engine.optimizations import FULL_LENGTH, Optimization
+from engine.optimizations import ASKS_HOST, FULL_LENGTH, Optimization
 from engine.plan import Plan
-
-ASKS_HOST = ("mpt",)
-"""Families whose code cuts a tensor by the cache's length, which a step of fixed shapes has on the device only."""
 
 
 class TorchCompile(Optimization):

@@ -14,7 +14,7 @@ from engine.measure.ceiling import Use
 from engine.measure.fit import fit
 from engine.measure.machine import Gpu, machine
 from engine.models.architecture import architecture, known
-from engine.optimizations.attention import WITHOUT_FLEX, WITHOUT_SDPA
+from engine.models.families import WITHOUT_FLEX, WITHOUT_SDPA
 from engine.plan import Plan
 from engine.refusal import Refusal
 from engine.spec import Lane, plan_for
