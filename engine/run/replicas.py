@@ -117,8 +117,9 @@ class Replicas:
         return failed
 
     def _start(self, requests: Requests, cancelled: threading.Event, arrived: queue.SimpleQueue) -> None:
-        for place, child in enumerate(self.children):
-            work = (place, child, requests, cancelled, arrived)
+        jobs = requests.first(len(self.children))
+        for place, (child, job) in enumerate(zip(self.children, jobs, strict=True)):
+            work = (place, child, job, requests, cancelled, arrived)
             threading.Thread(target=_take_turns, args=work, name=f"replica {place}", daemon=True).start()
 
     def _merged(self, place: int, event: Event, requests: Requests | None = None) -> Event:
@@ -153,15 +154,21 @@ class Replicas:
 
 
 def _take_turns(
-    place: int, child: Child, requests: Requests, cancelled: threading.Event, arrived: queue.SimpleQueue
+    place: int,
+    child: Child,
+    job: dict[str, Any] | None,
+    requests: Requests,
+    cancelled: threading.Event,
+    arrived: queue.SimpleQueue,
 ) -> None:
-    """One replica's thread: take what is next, pass its events on, say None at the end."""
+    """One replica's thread: begin with `job`, take what is next, pass its events on, say None at the end."""
     try:
         failed = False
-        while not failed and (job := requests.take()):
+        while not failed and (job := job or requests.take()):
             for event in child.turn({"do": "serve", **job}, cancelled):
                 failed = isinstance(event, Failed)
                 if not isinstance(event, Finished):
                     arrived.put((place, event))
+            job = None
     finally:
         arrived.put((place, None))

@@ -30,12 +30,18 @@ class Requests:
         """Requests that have arrived and that nobody has taken yet; 0 where they come in turn."""
         return max(0, self._arrived() - self.taken) if self.due else 0
 
+    def first(self, many: int) -> list[dict[str, Any] | None]:
+        """What each of `many` that are all free begins with; None for whom nothing has arrived yet.
+
+        Otherwise the first that looks could take all short requests before the others look at all.
+        """
+        return [self.take() if self._ready() > self.taken else None for _ in range(many)]
+
     def take(self) -> dict[str, Any] | None:
         """The next `requests`, and when they `arrived`; None when none are left or the run was stopped."""
         with self.lock:
             while not self.stopped() and self.taken < self.count:
-                ready = self._arrived() if self.due else self.count
-                if ready > self.taken:
+                if (ready := self._ready()) > self.taken:
                     return self._hand_out(min(self.size, ready - self.taken))
                 time.sleep(min(LOOK_S, max(0.0, self.due[self.taken] - time.perf_counter())))
             return None
@@ -44,6 +50,9 @@ class Requests:
         places = list(range(self.taken, self.taken + many))
         self.taken += many
         return {"requests": places, "arrived": [self.due[place] for place in places] if self.due else None}
+
+    def _ready(self) -> int:
+        return self._arrived() if self.due else self.count
 
     def _arrived(self) -> int:
         return bisect.bisect_right(self.due, time.perf_counter())

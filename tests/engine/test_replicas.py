@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -15,6 +16,7 @@ from engine.measure.machine import machine
 from engine.measure.result import result
 from engine.plan import Plan
 from engine.refusal import Refusal
+from engine.run import replicas
 from engine.run.child import ROOT
 from engine.run.launch import core_groups
 from engine.run.pool import Pool
@@ -49,10 +51,10 @@ def test_every_request_is_served_once_and_everybody_takes_part(pool):
         assert tokens(records, round=number) == {request: list(range(8)) for request in range(9)}
         entered = [event.request for event in events(records, round=number) if isinstance(event, Request)]
         assert sorted(entered) == list(range(9))
-        replicas = finished(records, round=number)["replicas"]
-        assert replicas["kind"] == 2 and sum(one["requests"] for one in replicas["processes"]) == 9
+        ran = finished(records, round=number)["replicas"]
+        assert ran["kind"] == 2 and sum(one["requests"] for one in ran["processes"]) == 9
         assert finished(records, round=number)["unmet"] == []
-    assert {one["pid"] for one in replicas["processes"]} == {child.process.pid for child in group(pool).children}
+    assert {one["pid"] for one in ran["processes"]} == {child.process.pid for child in group(pool).children}
 
 
 def test_each_replica_has_cores_of_its_own(pool):
@@ -196,6 +198,29 @@ def test_the_line_hands_out_each_request_once_and_no_more_than_a_batch():
     line = Requests(Workload(prompts=("a",), requests=7), 3, lambda: False)
     assert [line.take()["requests"] for _ in range(3)] == [[0, 1, 2], [3, 4, 5], [6]]
     assert line.take() is None
+
+
+def test_all_begin_with_what_is_there_and_nobody_takes_a_second_before():
+    def begun(many: int, **asked) -> list[list[int] | None]:
+        line = Requests(Workload(prompts=("a",), **asked), 1, lambda: False)
+        return [job and job["requests"] for job in line.first(many)]
+
+    assert begun(2, requests=4) == begun(2, requests=4, arrivals="at once") == [[0], [1]]
+    assert begun(3, requests=2) == [[0], [1], None]
+    assert begun(2, requests=4, arrivals="fixed", rate=0.1) == [[0], None], "the second comes in ten seconds"
+
+
+def test_a_replica_whose_thread_comes_late_still_has_its_share(pool, monkeypatch):
+    """Four requests of a few milliseconds are done before the other replica's thread has looked at the line."""
+    real = replicas._take_turns
+
+    def late(place: int, *given) -> None:
+        time.sleep(0.3 * place)
+        real(place, *given)
+
+    monkeypatch.setattr(replicas, "_take_turns", late)
+    effective = finished(run(experiment({"A": TWO}, requests=4), pool))
+    assert effective["replicas"]["kind"] == 2 and effective["unmet"] == []
 
 
 def test_a_batch_leaves_something_for_every_replica():
